@@ -1,5 +1,4 @@
-//! Measures images per second from charges to Hillas parameters: in memory, and from file to file,
-//! compared with reading the same file.
+//! Measures images per second from charges to Hillas parameters, in memory and from file to file.
 //!
 //! `cargo bench --bench extract` prints one JSON object per line. Reading and extracting alternate,
 //! for several rounds, with the file in the page cache; medians are printed with the lowest and

@@ -1,5 +1,7 @@
-//! Measures the peak of fused multiply-adds of the machine: independent accumulators in registers,
-//! the widest instruction set, all threads at once.
+//! Measures the peak of fused multiply-adds of the machine.
+//!
+//! It uses independent accumulators in registers, the widest instruction set, and all threads at
+//! once.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
-//! Compares the exact sum over ranks with a plain one: gradients of the reference network (57 392
-//! parameters, or a given number) as 64-bit integers of the size they have in training, in place,
-//! and as f32.
+//! Compares the exact sum over ranks with a plain one.
+//!
+//! The summands are gradients of the reference network (57 392 parameters, or a given number), in
+//! place. They are 64-bit integers of the size they have in training, or f32.
 //!
 //! Run `cargo build --release --bench reduce`, then the program with `mpirun -n 2`: `reduce [WORDS
 //! [ROUNDS [SUMS]]]`. Rank 0 prints one JSON object: seconds of one sum (median of interleaved

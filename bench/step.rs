@@ -1,7 +1,9 @@
-//! Measures the parts of a training step: order and gathering of events, gradient, reduction over
-//! ranks, update, packing of the new weights.
+//! Measures the parts of a training step.
 //!
-//! `cargo bench --bench step` trains on simulated events in memory with one rank and prints one
+//! The parts are order and gathering of events, gradient, reduction over ranks, update, and packing
+//! of the new weights.
+//!
+//! `cargo bench --bench step` trains on simulated events in memory with one rank. It prints one
 //! JSON object: seconds per step of each part, and the share of all parts except the gradient.
 
 use serde_json::json;

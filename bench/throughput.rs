@@ -15,7 +15,8 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use taiga_flow::config::Train;
 use taiga_flow::data::selection::shards::default_shards;
-use taiga_flow::engine::cpu::{CpuEngine, Isa};
+use taiga_flow::engine::Isa;
+use taiga_flow::engine::cpu::CpuEngine;
 use taiga_flow::engine::{Batch, Engine, Events, Weights};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
@@ -142,8 +143,11 @@ fn main() -> Result<()> {
     let best = Isa::detect();
     let settings = match options.threads {
         Some(threads) => vec![(usize::from(threads), best)],
-        None if best == Isa::Avx512 => vec![(cores, best), (1, best), (cores, Isa::Avx2)],
-        None => vec![(cores, best), (1, best)],
+        None => {
+            let below =
+                Isa::supported().into_iter().find(|isa| *isa != best && isa.name() == "AVX2");
+            [(cores, best), (1, best)].into_iter().chain(below.map(|isa| (cores, isa))).collect()
+        }
     };
     let reference = FlowSpec::reference_study(6);
     let deep = FlowSpec { hidden: vec![512, 512], ..reference.clone() };

@@ -25,3 +25,19 @@ pub mod statistics;
 pub mod storage;
 pub mod terminal;
 pub mod train;
+
+/// Returns the seed of the random inputs of a unit test, and prints it.
+///
+/// `TAIGA_FLOW_TEST_SEED` repeats the inputs of a failed test.
+#[cfg(test)]
+pub(crate) fn test_seed() -> u64 {
+    use std::sync::OnceLock;
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let seed = *SEED.get_or_init(|| {
+        let given = std::env::var("TAIGA_FLOW_TEST_SEED").ok();
+        let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos());
+        given.map_or(u64::from(now), |text| text.parse().expect("a number"))
+    });
+    println!("random inputs from TAIGA_FLOW_TEST_SEED={seed}");
+    seed
+}

@@ -370,7 +370,7 @@ fn sources_without_positions_are_reported() {
         assert_eq!(outcome.code, Some(PARTIAL), "{}", outcome.stderr);
         for (file, why) in [
             ("near.h5", "an offset of at least 0.4 deg, found 0.360 deg"),
-            ("wrong-axis.h5", "are not those of centroid, axis and source"),
+            ("wrong-axis.h5", "do not agree with centroid, axis and source"),
             ("without.h5", "source_x"),
             ("unit.h5", "expected deg, found cm"),
         ] {

@@ -272,8 +272,8 @@ fn existing_outputs_are_refused_and_unchanged() {
         std::fs::write(at(name), "precious").expect("a file");
     }
     let score = arguments!["score", "-m", &trained.model, "-o", &at("scores"), &trained.gamma];
-    refused(&score, folder.path(), USAGE, &["gamma.h5", "exists already"]);
-    refuse(&mut ranks(2, &score), folder.path(), USAGE, &["gamma.h5", "exists already"]);
+    refused(&score, folder.path(), USAGE, &["gamma.h5", "already exists"]);
+    refuse(&mut ranks(2, &score), folder.path(), USAGE, &["gamma.h5", "already exists"]);
     let evaluate = arguments![
         "evaluate",
         "-m",

@@ -294,6 +294,25 @@ fn two_models_have_paired_differences() {
     assert!(page.contains("ΔAUC") && page.contains("ΔQ"), "no differences");
 }
 
+/// Writes gammas and hadrons into one file with a class column.
+fn labelled(path: &Path, events: u64, seed: u64) {
+    let of = |name: &str, class, seed| {
+        let file = path.with_file_name(name);
+        std::fs::remove_file(&file).ok();
+        Events::read(&simulated(file, class, events, seed))
+    };
+    let mut all = of("of-gammas.h5", Class::Gamma, 1000 + seed);
+    let hadrons = of("of-hadrons.h5", Class::Hadron, 2000 + seed);
+    for ((_, values), (_, more)) in all.keys.iter_mut().zip(hadrons.keys) {
+        values.extend(more);
+    }
+    for ((_, values), (_, more)) in all.features.iter_mut().zip(hadrons.features) {
+        values.extend(more);
+    }
+    all.class.extend(hadrons.class);
+    all.write(path);
+}
+
 #[test]
 fn features_are_left_out_one_by_one_with_seeds() {
     let case = TwoClasses::new(3000);
@@ -343,6 +362,21 @@ fn features_are_left_out_one_by_one_with_seeds() {
     assert!(!table.contains('*'), "{table}");
     let again = succeed(&mut program(&command)).stdout;
     assert!(again.contains("cannot be compared"), "{again}");
+    // Other files to evaluate: the AUC is computed again, also that of a file that has changed.
+    let own = [auc(0), auc(6)];
+    let file = case.at("labelled.h5");
+    let mut of_others = Vec::new();
+    for seed in [1, 2] {
+        std::fs::remove_file(&file).ok();
+        labelled(&file, 2000, seed);
+        let evaluate = ["--evaluate".into(), file.clone().into_os_string()];
+        let sweep = json(&[&command[..], &evaluate].concat());
+        assert!((number(&sweep["points"][0]["auc"]) - auc(0)).abs() < 1e-12);
+        of_others.push([auc(0), auc(6)]);
+    }
+    assert!(own != of_others[0] && of_others[0] != of_others[1], "{own:?} {of_others:?}");
+    json(&command);
+    assert_eq!([auc(0), auc(6)], own);
     assert!(again.contains("AUC lost by training without a feature"), "{again}");
     let alone = arguments!["sweep", "-c", &configuration, "-o", case.at("x")];
     refused(&alone, "--grid");

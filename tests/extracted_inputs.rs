@@ -99,7 +99,7 @@ fn unfinished_extraction_is_refused() {
     let whole = text(&manifest);
     let unfinished = whole.replacen('{', "{\"complete\": false,", 1);
     let states: [(&str, Option<&str>); 3] = [
-        ("says so", Some(&unfinished)),
+        ("marked", Some(&unfinished)),
         ("truncated", Some(&whole[..whole.len() / 2])),
         ("no manifest", None),
     ];

@@ -373,7 +373,7 @@ fn non_image_files_are_refused_with_reason() {
         ("no-camera.h5", &["where the pixels are", "--camera"]),
         ("no-images.h5", &["group 'images' not found"]),
         ("no-charge.h5", &["dataset not found", "did you mean 'charges'?"]),
-        ("narrow.h5", &["impossible number", "3 images of 5 pixels"]),
+        ("narrow.h5", &["out of range", "3 images of 5 pixels"]),
         ("flat.h5", &["two dimensions", "[50]"]),
         ("unwritten.h5", &["shape and storage", "100 chunks"]),
         ("camera.h5", &["expected 595 pixels", "560"]),

@@ -40,11 +40,13 @@ fn magic_gammas_as_normal_reach_an_auc_of_0_9() {
     let evaluation = json(&arguments!["evaluate", "-m", &model, &events, "-o", &output]);
     println!("AUC {}", evaluation["auc"]);
     assert_eq!(evaluation["about"]["part"], "test");
+    // The promise; this training gives 0.9206 ± 0.0055.
     assert!(auc(&evaluation) >= 0.900, "{}", evaluation["auc"]);
-    // A fifth of 15 089 events, give or take what a random deal does.
+    // The split is a function of the rows and the seed: 1893 gammas and 1046 hadrons, a fifth of
+    // 15 089 events.
     let events = evaluation["counts"]["gamma"].as_u64().expect("gammas")
         + evaluation["counts"]["hadron"].as_u64().expect("hadrons");
-    assert!((2_800..3_250).contains(&events), "{events}");
+    assert_eq!(events, 2939);
 }
 
 #[test]
@@ -59,7 +61,8 @@ fn magic_hadrons_as_normal_warn_of_inverted_auc() {
     let text = std::fs::read_to_string(output.join("evaluation.json")).expect("the evaluation");
     let evaluation: Value = serde_json::from_str(&text).expect("JSON");
     println!("AUC {}, warnings {}", evaluation["auc"], evaluation["warnings"]);
-    assert!(auc(&evaluation) < 0.6, "{}", evaluation["auc"]);
+    // This training gives 0.326 ± 0.010.
+    assert!(auc(&evaluation) < 0.4, "{}", evaluation["auc"]);
     assert!(evaluation["warnings"].as_array().is_some_and(|w| !w.is_empty()));
     assert_eq!(evaluation["about"]["normal"], "hadron");
 }
@@ -109,8 +112,8 @@ fn fact_files_work_in_every_command_unchanged() {
     ];
     let summary = json(&command);
     println!("FACT: AUC {} on {}", summary["auc"], summary["counts"]);
-    // About 200 training gammas: the limit only requires some separation.
-    assert!(auc(&summary) > 0.6, "{}", summary["auc"]);
+    // Files and training are fixed, so the result is reproducible: 0.9822 ± 0.0033.
+    assert!(auc(&summary) > 0.97, "{}", summary["auc"]);
 }
 
 #[test]

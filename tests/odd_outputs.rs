@@ -68,7 +68,7 @@ fn irregular_output_is_refused_by_each_command() {
                 let outcome = run(program(&command).args(more));
                 assert_eq!(outcome.code, Some(USAGE), "{i} {kind} {command:?}: {}", outcome.stderr);
                 let printed =
-                    ["not a regular file", "the output is a folder", "output exists already, and"];
+                    ["not a regular file", "the output is a folder", "output already exists, and"];
                 assert!(printed.iter().any(|t| outcome.stderr.contains(t)), "{}", outcome.stderr);
                 let left = std::fs::symlink_metadata(&path).expect("the output").file_type();
                 assert_eq!(
@@ -139,6 +139,32 @@ fn overwrite_replaces_only_outputs_of_command() {
             assert_kept(command, path, &made[j]);
         }
     }
+}
+
+#[test]
+fn init_keeps_changed_files_as_old() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let init = arguments!["init", folder.path()];
+    succeed(&mut program(&init));
+    let template = std::fs::read(at("jobs/env.sh")).expect("a template");
+    let own = b"module load site-mpi\n";
+    std::fs::write(at("jobs/env.sh"), own).expect("a file");
+    let printed = succeed(program(&init).arg("--overwrite")).stdout;
+    assert_eq!(std::fs::read(at("jobs/env.sh")).expect("a file"), template);
+    assert_eq!(std::fs::read(at("jobs/env.sh.old")).expect("a file"), own);
+    assert!(printed.contains("kept the earlier file as"), "{printed}");
+    // Files that did not change are not kept twice.
+    assert!(!at("configs/quickstart.toml.old").exists());
+    succeed(program(&init).arg("--overwrite"));
+    // The kept file would be lost: nothing is written.
+    std::fs::write(at("jobs/env.sh"), b"other").expect("a file");
+    std::fs::remove_file(at("configs/quickstart.toml")).expect("a file");
+    let outcome = run(program(&init).arg("--overwrite"));
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("env.sh.old"), "{}", outcome.stderr);
+    assert!(!at("configs/quickstart.toml").exists());
+    assert_eq!(std::fs::read(at("jobs/env.sh.old")).expect("a file"), own);
 }
 
 #[test]

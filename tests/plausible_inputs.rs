@@ -147,7 +147,8 @@ fn source_offsets_of_gammas_are_refused() {
         all.extend(more.iter().map(OsString::from));
         all
     };
-    let texts = ["--source-offset is for simulated hadrons", "--class gamma", "true for gammas"];
+    let texts =
+        ["--source-offset is for simulated hadrons", "--class gamma", "true one for gammas"];
     refused(&command(&["--class", "gamma", "--source-offset", "1.2"]), 2, &texts);
     let texts = ["--source-offset is for simulated hadrons", "no --class"];
     refused(&command(&["--source-offset", "1.2"]), 2, &texts);
@@ -241,7 +242,7 @@ fn random_sources_of_gammas_are_refused() {
     refused(&command(&text, &["--random-source", "1.2", "--class", "gamma"]), 2, &given);
     let none = ["--random-source is for simulated hadrons", "no --class"];
     refused(&command(&text, &["--random-source", "1.2"]), 2, &none);
-    let outside = ["a random source outside the camera", "0 to 4.8 deg"];
+    let outside = ["random source outside the camera", "0 to 4.8 deg"];
     refused(&command(&text, &["--random-source", "100", "--class", "hadron"]), 2, &outside);
     assert!(!output.exists());
     succeed(&mut program(&command(&text, &["--random-source", "1.2", "--class", "hadron"])));
@@ -586,7 +587,7 @@ fn scattered_showers_without_a_key_are_refused() {
     let command = arguments!["train", "--dry-run", "-c", &configuration, "-o", &output];
     let texts = [
         "scattered.h5",
-        "images of one shower would fall into different parts",
+        "images of one shower would be in different parts",
         "event_number 0 with axis_scatter 0 and 1",
         "split.key",
     ];

@@ -125,7 +125,8 @@ fn study(cuts: Cuts) {
         events: calibration().len() as u64,
         weights: None,
     };
-    let (share, net) = (leak.share().expect("a leak"), leak.net_efficiency().expect("gammas"));
+    let share = leak.share().expect("a leakage");
+    let net = (leak.on as f64 - leak.off as f64 / leak.positions as f64) / leak.events as f64;
     println!(
         "  gammas: counted at the source {:.4}, net {net:.4}, leak into an OFF position {:.4} ± {:.4}",
         leak.on as f64 / leak.events as f64,
@@ -671,8 +672,12 @@ fn two_scorings_are_compared_event_by_event() {
     let same = json(&arguments!["compare", &a, &a]);
     assert!((same["rank_correlation"].as_f64().unwrap() - 1.0).abs() < 1e-12);
     assert_eq!(same["changed"], serde_json::json!([]));
+    assert_eq!(same["identical"], true);
+    let printed = run(&mut program(&arguments!["compare", &a, &a])).stdout;
+    assert!(printed.contains("comparison is of a scoring with itself"), "{printed}");
     assert_eq!(same["counted"]["both"], recount(&first).counted[0]);
     let report = json(&arguments!["compare", &a, &b, "-o", &at("compared")]);
+    assert!(report["identical"].is_null());
     let (of_a, of_b) = (recount(&first), recount(&second));
     for (side, counts) in [("first", of_a), ("second", of_b)] {
         assert_eq!(report[side]["on"], counts.counted[0]);

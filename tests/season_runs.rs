@@ -306,12 +306,117 @@ fn one_name_for_two_thresholds_is_refused() {
     ] {
         let scores = folder.path().join(format!("{}-{}", other.threshold, other.model));
         write_folder(&scores, &[("a.h5", &one), ("b.h5", &other)]);
-        let output = folder.path().join("season");
-        let outcome = run_program(&arguments!["season", &scores, "-o", &output, "--overwrite"]);
+        let (output, settings) = (folder.path().join("season"), folder.path().join("season.toml"));
+        std::fs::write(&settings, "other_model = \"flag\"\n").expect("settings");
+        let season = arguments!["season", &scores, "-o", &output, "-c", &settings, "--overwrite"];
+        let outcome = run_program(&season);
         assert_eq!(outcome.code, Some(code), "{}", outcome.stderr);
         let named = outcome.stderr.contains("different thresholds");
         assert_eq!(named, code == 3, "{}", outcome.stderr);
     }
+}
+
+#[test]
+fn season_of_two_models_is_refused() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let of = |number: u64, model: &str| Scores {
+        model: model.repeat(32),
+        ..with_key(Plan::new(number).scores(), "run", 20_221_201_001 + number as i64)
+    };
+    let [one, same, other] = [of(0, "ab"), of(1, "ab"), of(2, "cd")];
+    let season = |folders: &[&Path], settings: &str| {
+        std::fs::write(at("season.toml"), settings).expect("settings");
+        let mut all = arguments!["season", "--overwrite", "-o", at("report")].to_vec();
+        all.extend(arguments!["-c", at("season.toml")]);
+        all.extend(folders.iter().map(|folder| folder.as_os_str().to_os_string()));
+        run_program(&all)
+    };
+    let a = write_folder(&at("a"), &[("a.h5", &one)]);
+    let b = write_folder(&at("b"), &[("b.h5", &same)]);
+    let c = write_folder(&at("c"), &[("c.h5", &other)]);
+    let both = write_folder(&at("both"), &[("a.h5", &one), ("c.h5", &other)]);
+    assert_eq!(season(&[&a, &b], "").code, Some(0), "two scorings of one model");
+    for folders in [&[a.as_path(), &c][..], &[both.as_path()]] {
+        let outcome = season(folders, "");
+        assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+        for part in ["several models", "abababababab", "cdcdcdcdcdcd", "[[models]]"] {
+            assert!(outcome.stderr.contains(part), "no '{part}' in {}", outcome.stderr);
+        }
+    }
+    assert_eq!(season(&[&a, &c], "other_model = \"flag\"\n").code, Some(0));
+    // The entry decides: the run of the other model is not counted.
+    let entry = format!("[[models]]\nmodel = \"{}\"\n", "ab".repeat(8));
+    assert_eq!(season(&[&a, &c], &entry).code, Some(4));
+    // Folds leave out the runs of their own training.
+    for (path, left_out) in [(&a, "c.h5"), (&c, "a.h5")] {
+        let manifest = path.join("manifest.json");
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        let mut value: Value = serde_json::from_str(&text).expect("JSON");
+        value["left_out"] = serde_json::json!([left_out]);
+        std::fs::write(&manifest, value.to_string()).expect("a manifest");
+    }
+    let outcome = season(&[&a, &c], "");
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!([outcome.stdout, outcome.stderr].concat().contains("Several models have scored"));
+}
+
+#[test]
+fn season_without_one_manifest_is_refused() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let of =
+        |number: u64| with_key(Plan::new(number).scores(), "run", 20_221_201_001 + number as i64);
+    let nights: Vec<PathBuf> = (0..3)
+        .map(|n| write_folder(&at(&format!("scores/night-{n}")), &[("a.h5", &of(n))]))
+        .collect();
+    let season = |folders: &[PathBuf]| {
+        let mut all = arguments!["season", "--overwrite", "-o", at("report")].to_vec();
+        all.extend(folders.iter().map(|folder| folder.as_os_str().to_os_string()));
+        run_program(&all)
+    };
+    assert_eq!(season(&nights).code, Some(0));
+    // The parent has no manifest, and one of the nights has none.
+    assert_eq!(season(&[at("scores")]).code, Some(3));
+    std::fs::rename(nights[1].join("manifest.json"), at("moved.json")).expect("a manifest");
+    let outcome = season(&nights);
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("night-1/manifest.json"), "{}", outcome.stderr);
+    // Score files of a night without a manifest below a folder that has one.
+    std::fs::rename(&nights[1], nights[0].join("night-1")).expect("a folder");
+    let outcome = season(&nights[..1]);
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the manifest does not list"), "{}", outcome.stderr);
+}
+
+#[test]
+fn warnings_of_the_scoring_are_repeated() {
+    let folder = folder();
+    let scores = with_key(Plan::new(0).scores(), "run", 20_221_201_001);
+    let files = [("a.h5", scores)];
+    let (report, _) = season(folder.path(), &files, "");
+    assert!(!report["warnings"].to_string().contains("no telescope"), "{report}");
+    let manifest = folder.path().join("scores/manifest.json");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let mut value: Value = serde_json::from_str(&text).expect("JSON");
+    value["files"][0]["warnings"] = serde_json::json!(["'alpha': radians?"]);
+    std::fs::write(&manifest, value.to_string()).expect("a manifest");
+    let scores = folder.path().join("scores");
+    let report = json(&arguments!["season", &scores, "-o", folder.path().join("again")]);
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("values that no telescope records, such as a.h5"), "{warnings}");
+    assert!(warnings.contains("'alpha': radians?"), "{warnings}");
+}
+
+#[test]
+fn run_number_of_another_date_is_warned_of() {
+    let folder = folder();
+    let of = |number: u64, run: i64| with_key(Plan::new(number).scores(), "run", run);
+    let files = [("a.h5", of(0, 20_221_201_001)), ("b.h5", of(1, 20_230_105_002))];
+    let (report, _) = season(folder.path(), &files, "");
+    let warnings = texts(&report["warnings"]).join("; ");
+    assert!(warnings.contains("20230105002: its number has the date 2023-01-05"), "{warnings}");
+    assert!(!warnings.contains("date 2022-12-01"), "{warnings}");
 }
 
 #[test]

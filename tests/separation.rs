@@ -256,7 +256,7 @@ fn evaluation_weights_equal_training_weights() {
         case.at("no")
     ]));
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
-    assert!(refused.stderr.contains("weight that cannot be used"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("invalid weight of an event"), "{}", refused.stderr);
     let refused = run(&mut program(&arguments![
         "evaluate",
         "-m",
@@ -287,12 +287,14 @@ fn latent_points_are_reported_per_axis() {
         let axes = flow["axes"].as_array().expect("axes");
         let names: Vec<&str> = axes.iter().filter_map(|a| a["feature"].as_str()).collect();
         assert_eq!(names, ["size", "width", "length", "con2", "dist", "alpha"]);
-        // Trained for three epochs: near a normal, not at one.
+        // After three epochs the latent points are near a normal distribution. Five seeds gave a
+        // mean |z|² of 5.44 to 5.95 and distances of 0.02 to 0.12 (6 and 0 for a normal one).
         let mean = flow["mean_chi2"].as_f64().expect("a mean");
-        assert!((mean - 6.0).abs() < 2.0, "{flow}");
+        println!("mean |z|² {mean}");
+        assert!((5.0..6.5).contains(&mean), "{flow}");
         for axis in axes {
             let distance = axis["departure"]["distance"].as_f64().expect("a distance");
-            assert!(distance > 0.0 && distance < 0.25, "{axis}");
+            assert!(distance > 0.0 && distance < 0.16, "{axis}");
         }
     }
 }
@@ -362,8 +364,8 @@ fn options_unfit_for_a_mode_are_refused() {
         assert!(!output.join("model.safetensors").exists());
     };
     let ratio = configuration(&case, "ratio", "", RATIO);
-    refused(&ratio, &["data.weight=\"dist - 1\""], 3, "weight that cannot be used");
-    refused(&ratio, &["data.weight=\"log(0*dist)\""], 3, "weight that cannot be used");
+    refused(&ratio, &["data.weight=\"dist - 1\""], 3, "invalid weight of an event");
+    refused(&ratio, &["data.weight=\"log(0*dist)\""], 3, "invalid weight of an event");
     refused(&ratio, &["data.weight=\"0*dist\""], 3, "all weights are 0");
     refused(&ratio, &["data.hadron=[]"], 3, "hadron events to train on");
     refused(&ratio, &["model.normal=hadron"], 2, "does not fit the mode");

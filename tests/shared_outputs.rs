@@ -290,6 +290,86 @@ fn pieces_of_another_content_are_not_used() {
 }
 
 #[test]
+fn piece_that_was_edited_is_scored_again() {
+    let archive = Archive::new(1);
+    let (input, output) = (archive.at("long"), archive.at("scores"));
+    simulated(input.join("a.h5"), Class::Gamma, 400_000, 1);
+    let score = Archive::score(&output, &input, &["--split-rows", "10000"]);
+    let scoring = Watched::start(&mut ranks(2, &score));
+    let pieces = || -> Vec<PathBuf> {
+        let files = std::fs::read_dir(output.join(".pieces/a.h5")).into_iter().flatten().flatten();
+        let paths = files.map(|entry| entry.path());
+        let is_complete = |path: &PathBuf| path.with_extension("blake3").exists();
+        paths.filter(|p| p.extension().is_some_and(|e| e == "h5")).filter(is_complete).collect()
+    };
+    while pieces().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    kill(scoring.id());
+    drop(scoring);
+    let piece = pieces().swap_remove(0);
+    let file = hdf5::File::open_rw(&piece).expect("a piece");
+    let scores = file.dataset("scores/score").expect("scores");
+    let values: Vec<f32> = scores.read_raw().expect("scores");
+    scores.write_raw(&vec![77.0_f32; values.len()]).expect("scores");
+    drop((scores, file));
+    succeed(&mut ranks(2, &score));
+    let clean = archive.at("clean");
+    succeed(&mut program(&Archive::score(&clean, &input, &[])));
+    assert_eq!(tree(&output), tree(&clean));
+}
+
+#[test]
+fn removed_ledger_gives_no_false_alarm() {
+    let archive = Archive::new(4);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let root = ["--root", input.to_str().expect("UTF-8")];
+    succeed(&mut program(&Archive::score(&output, &input.join("night-0"), &root)));
+    std::fs::remove_dir_all(output.join("ledger")).expect("a ledger");
+    succeed(&mut program(&Archive::score(&output, &input.join("night-1"), &root)));
+    let outcome = verified(&output);
+    assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
+    let note = "no line in the ledger, compared with the manifest alone: night-0/run-0.h5";
+    assert!(outcome.stdout.contains(note), "{}", outcome.stdout);
+    // A change is found by the hash in the manifest.
+    std::fs::write(output.join("night-0/run-0.h5"), b"other").expect("a file");
+    assert_eq!(verified(&output).code, Some(3));
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    let archive = Archive::new(2);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    for name in ["night-0/notes.txt", "night-0/.run-7.h5"] {
+        std::fs::write(input.join(name), "x").expect("a file");
+    }
+    let score = arguments!["score", "-m", &trained().model, "-o", &output, &input];
+    let printed = succeed(&mut program(&score)).stderr;
+    let line = "2 file(s) of other kinds in the input folders are left out (first: ";
+    assert_eq!(printed.matches(line).count(), 1, "{printed}");
+    assert!(printed.contains(".run-7.h5"), "{printed}");
+    std::fs::write(output.join("night-0/run-0.h5.bak"), "x").expect("a file");
+    let outcome = verified(&output);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stdout);
+    let line = "warning: files that are no outputs of this command: night-0/run-0.h5.bak";
+    assert!(outcome.stdout.contains(line), "{}", outcome.stdout);
+}
+
+#[test]
+fn damaged_record_of_inputs_is_named_and_replaced() {
+    let archive = Archive::new(2);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let score = Archive::score(&output, &input, &[]);
+    succeed(&mut program(&score));
+    std::fs::write(output.join("ledger/inputs.json"), "[{").expect("a record");
+    let outcome = verified(&output);
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("cannot read the record of inputs"), "{}", outcome.stdout);
+    succeed(&mut program(&score));
+    assert_eq!(verified(&output).code, Some(0));
+}
+
+#[test]
 fn nights_scored_one_by_one_stay_in_the_manifest() {
     let archive = Archive::new(6);
     let (input, output) = (archive.at("archive"), archive.at("scores"));

@@ -343,6 +343,10 @@ fn impossible_values_refuse_training_warn_score() {
         ]));
         assert_eq!(scored.code, Some(0), "{}", scored.stderr);
         assert!(scored.stderr.contains(says), "{name}: {}", scored.stderr);
+        let manifest = at(&format!("{name}-scores/manifest.json"));
+        let manifest = std::fs::read_to_string(manifest).expect("a manifest");
+        let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+        assert!(manifest["files"][0]["warnings"].to_string().contains(says), "{manifest}");
         let none = scored.stderr.contains("no row is inside the model's cuts");
         assert_eq!(none, name == "size", "{name}: {}", scored.stderr);
     }
@@ -580,7 +584,40 @@ fn duplicate_events_are_warned_of_in_evaluations() {
         assert!(text.contains(part), "no '{part}' in {text}");
     }
     let text = evaluated(&[&gamma, &hadron], "once");
-    assert!(!text.contains("duplicate"), "{text}");
+    assert!(!text.contains("duplicate") && !text.contains("copies"), "{text}");
+    // The same rows under other keys.
+    let mut renamed = Events::read(&gamma).chosen(&(0..300).collect::<Vec<usize>>());
+    for (_, values) in &mut renamed.keys {
+        values.iter_mut().for_each(|value| *value += 1_000_000);
+    }
+    renamed.write(&at("renamed.h5"));
+    let text = evaluated(&[&gamma, &hadron, &at("renamed.h5")], "renamed");
+    assert!(text.contains("copies with other keys?"), "{text}");
+}
+
+#[test]
+fn copies_without_keys_refuse_training() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let without_keys = |name: &str, rows: &[usize]| {
+        let mut events = Events::read(&trained().gamma).chosen(rows);
+        events.keys.clear();
+        events.write(&at(name));
+        at(name)
+    };
+    let all: Vec<usize> = (0..2000).collect();
+    let of = |repeated: usize| {
+        let rows = [&all[..], &all[..repeated]].concat();
+        let file = without_keys(&format!("{repeated}.h5"), &rows);
+        let path = at(&format!("of-{repeated}"));
+        std::fs::create_dir_all(&path).expect("a folder");
+        configuration(&path, &file, SHORT)
+    };
+    let allow = ["--set", "data.allow_repeated_events=true"];
+    let (few, many) = (of(10), of(1000));
+    assert_eq!(train(&few, &at("few"), &[]).code, Some(0));
+    refused(&train(&many, &at("many"), &[]), 3, &["duplicate events", "allow_repeated_events"]);
+    assert_eq!(train(&many, &at("allowed"), &allow).code, Some(0));
 }
 
 #[test]

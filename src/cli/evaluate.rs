@@ -1,7 +1,7 @@
 //! `evaluate`: its arguments, and the evaluation with its page.
 
 use super::device::DeviceArguments;
-use super::observation;
+use super::observation::ObservationArguments;
 use crate::comm::{Communicator, is_root, sync_result};
 use crate::config::Run;
 use crate::data::files::output_kind::OutputKind;
@@ -72,7 +72,7 @@ pub struct Arguments {
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
-    observation: observation::Arguments,
+    observation: ObservationArguments,
     #[command(flatten)]
     pub(super) device: DeviceArguments,
 }

@@ -1,7 +1,9 @@
 //! `init`: writes the commented configurations, schemas and job scripts of this version.
+//!
+//! With `--overwrite`, a file that differs from the new one is kept under its name with `.old`.
 
 use crate::data::schema::BUILT_IN;
-use crate::error::Result;
+use crate::error::{Fault, Result};
 use crate::storage;
 use serde::Serialize;
 use std::fmt;
@@ -61,20 +63,35 @@ pub struct Summary {
     files: Vec<PathBuf>,
     #[serde(skip)]
     next: String,
+    /// Earlier files that differ from the new ones, under the names that they have now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kept: Vec<PathBuf>,
 }
 
 impl Summary {
     /// Returns the summary of written files; `next` is the last line of the text.
     pub(super) fn new(files: Vec<PathBuf>, next: String) -> Summary {
-        Summary { files, next }
+        Summary { files, next, kept: Vec::new() }
     }
 }
 
-/// Writes the files; writes nothing if one of them exists and may not be replaced.
+/// Writes the files. With `overwrite`, an existing file that differs is renamed to NAME.old.
+///
+/// # Errors
+/// `Usage`, before anything is written, if a file exists and `overwrite` is not set, or if
+/// NAME.old exists too.
 pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
     let targets: Vec<PathBuf> = files().iter().map(|(name, _)| folder.join(name)).collect();
-    for target in &targets {
+    let mut changed = Vec::new();
+    for (target, (_, text)) in targets.iter().zip(files()) {
         storage::refuse_existing(target, overwrite)?;
+        if differs(target, text) {
+            refuse_old(target)?;
+            changed.push(target);
+        }
+    }
+    for target in &changed {
+        storage::move_to(target, &old_name(target))?;
     }
     for (target, (_, text)) in targets.iter().zip(files()) {
         if let Some(parent) = target.parent() {
@@ -83,11 +100,45 @@ pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
         storage::write_file(target, text.as_bytes())?;
     }
     let next = format!("next: taiga-flow train -c {} -o RUN", targets[0].display());
-    Ok(Summary::new(targets, next))
+    let kept = changed.into_iter().map(|target| old_name(target)).collect();
+    Ok(Summary { kept, ..Summary::new(targets, next) })
+}
+
+/// Returns whether an existing file has another content, or one that cannot be read.
+fn differs(target: &Path, text: &str) -> bool {
+    match std::fs::symlink_metadata(target) {
+        Ok(data) if data.len() == text.len() as u64 && data.is_file() => {
+            std::fs::read(target).map_or(true, |found| found != text.as_bytes())
+        }
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
+fn old_name(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_os_string();
+    name.push(".old");
+    PathBuf::from(name)
+}
+
+/// Refuses to replace a file that is kept from an earlier call.
+fn refuse_old(target: &Path) -> Result<()> {
+    let old = old_name(target);
+    if std::fs::symlink_metadata(&old).is_err() {
+        return Ok(());
+    }
+    Err(Fault::new("a file of an earlier `init --overwrite` would be lost")
+        .file(&old)
+        .expected(format!("no such file, since {} is to be kept there", target.display()))
+        .advice("move or remove it, or write into another folder")
+        .usage())
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for file in &self.kept {
+            writeln!(f, "kept the earlier file as {}", file.display())?;
+        }
         for file in &self.files {
             writeln!(f, "wrote {}", file.display())?;
         }

@@ -1,5 +1,7 @@
-//! Value of each feature to a model: trainings with all features and with each one left out, for
-//! several seeds, evaluated on the same events.
+//! Measures the value of each feature to a model.
+//!
+//! Models are trained with all features and with each one left out, for several seeds, and
+//! evaluated on the same events.
 //!
 //! This differs from the reliance of one model on a feature (`evaluate --importance`): a model
 //! trained without a feature uses the features that are correlated with it.

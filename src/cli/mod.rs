@@ -137,8 +137,8 @@ impl Command {
 }
 
 impl Cli {
-    /// Returns the time within which a rank that is missing at the start or end of MPI ends the
-    /// job: the value of the option, because the configuration is read later.
+    /// Returns the time within which a missing rank ends the job at the start and end of MPI. It is
+    /// the value of the option, because the configuration is read later.
     pub fn deadline(&self) -> Option<Duration> {
         let given = match &self.command {
             Command::Train(arguments) => arguments.device.watchdog,
@@ -156,70 +156,68 @@ impl Cli {
     /// # Errors
     /// The error of the command, shared by all ranks if it may differ between them.
     pub fn run(&self, comm: &dyn Communicator) -> Result<()> {
-        let overwrite = self.global.overwrite;
         sync_result(comm, self.protect_inputs())?;
         sync_result(comm, self.output_folder().map_or(Ok(()), refuse_run))?;
         let _lock = sync_result(comm, if is_root(comm) { self.lock() } else { Ok(None) })?;
+        self.dispatch(comm)
+    }
+
+    /// Runs the command and prints its result.
+    fn dispatch(&self, comm: &dyn Communicator) -> Result<()> {
+        let (out, overwrite) = (&self.global, self.global.overwrite);
         match &self.command {
-            Command::Init { folder } => self.global.print(comm, &init::run(folder, overwrite)?),
+            Command::Init { folder } => out.print(comm, &init::run(folder, overwrite)?),
             Command::Completions { folder } => {
-                self.global.print(comm, &completions::run(Cli::command(), folder, overwrite)?)
+                out.print(comm, &completions::run(Cli::command(), folder, overwrite)?)
             }
             Command::Simulate(arguments) => match arguments.options(overwrite)? {
-                SimulationOptions::Hillas(options) => {
-                    self.global.print(comm, &simulation::run(&options)?)
-                }
+                SimulationOptions::Hillas(options) => out.print(comm, &simulation::run(&options)?),
                 SimulationOptions::Images(options) => {
-                    self.global.print(comm, &simulation::images::run(&options)?)
+                    out.print(comm, &simulation::images::run(&options)?)
                 }
             },
             Command::Extract(arguments) => {
                 let summary = arguments.run(comm, overwrite)?;
-                self.global.print(comm, &summary)?;
+                out.print(comm, &summary)?;
                 arguments.outcome(&summary)
             }
-            Command::Anomalies(arguments) => self.global.print(comm, &arguments.run(overwrite)?),
-            Command::Convert(arguments) => self.global.print(comm, &arguments.run(overwrite)?),
+            Command::Anomalies(arguments) => out.print(comm, &arguments.run(overwrite)?),
+            Command::Convert(arguments) => out.print(comm, &arguments.run(overwrite)?),
             Command::Check(arguments) => {
                 let report = arguments.run(comm)?;
-                self.global.print(comm, &report)?;
+                out.print(comm, &report)?;
                 report.outcome()
             }
             Command::Train(arguments) => arguments.run(comm, &self.global),
             Command::Sweep(arguments) => {
                 let lock_timeout = self.global.lock_timeout;
                 let sweep = arguments.run(comm, sweep::Writing { overwrite, lock_timeout })?;
-                self.global.print(comm, &sweep)?;
+                out.print(comm, &sweep)?;
                 sweep::outcome(&sweep)
             }
             Command::ProbeFile(arguments) => arguments.run(),
-            Command::Status { run } => self.global.print(comm, &status::run(run)?),
-            Command::Evaluate(arguments) => {
-                self.global.print(comm, &arguments.run(comm, overwrite)?)
-            }
+            Command::Status { run } => out.print(comm, &status::run(run)?),
+            Command::Evaluate(arguments) => out.print(comm, &arguments.run(comm, overwrite)?),
             Command::Score(arguments) => {
                 let summary = arguments.run(comm, overwrite)?;
-                self.global.print(comm, &summary)?;
+                out.print(comm, &summary)?;
                 arguments.outcome(&summary)
             }
             Command::Verify(arguments) => {
                 let verification = arguments.run(comm)?;
-                self.global.print(comm, &verification)?;
+                out.print(comm, &verification)?;
                 verification.outcome()
             }
             Command::Season(arguments) => {
                 let season = arguments.run(comm, overwrite)?;
-                self.global.print(comm, &season)?;
+                out.print(comm, &season)?;
                 crate::season::outcome(&season)
             }
-            Command::Compare(arguments) => {
-                let comparison = arguments.run(comm, overwrite)?;
-                self.global.print(comm, &comparison)
-            }
+            Command::Compare(arguments) => out.print(comm, &arguments.run(comm, overwrite)?),
             Command::Report { folders, output } => {
                 let inputs = report::load(folders)?;
                 report::write(&inputs, output, overwrite)?;
-                self.global.print(comm, &Written { report: output.clone() })
+                out.print(comm, &Written { report: output.clone() })
             }
         }
     }

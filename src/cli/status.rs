@@ -1,6 +1,8 @@
 //! `status`: prints the state of a run.
 
+use crate::config;
 use crate::error::Result;
+use crate::train::CONFIG;
 use crate::train::run::run_status::{self, RunStatus, State};
 use serde::Serialize;
 use std::fmt;
@@ -15,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct JobStatus {
     #[serde(flatten)]
     run_status: RunStatus,
+    /// Whether the model is a ratio, so that NLLs are sums over two flows.
+    #[serde(skip)]
+    has_two_flows: bool,
     /// State and reason of the job of the last start, as the scheduler reports them.
     scheduler: Option<String>,
 }
@@ -23,7 +28,10 @@ pub fn run(folder: &Path) -> Result<JobStatus> {
     let status = run_status::run_status(folder)?;
     let is_open = status.state != State::Finished;
     let scheduler = status.job.as_deref().filter(|_| is_open).and_then(ask);
-    Ok(JobStatus { run_status: status, scheduler })
+    // A run without a readable configuration still has a status.
+    let has_two_flows =
+        config::load(&folder.join(CONFIG), &[]).is_ok_and(|config| config.model.mode.is_ratio());
+    Ok(JobStatus { run_status: status, has_two_flows, scheduler })
 }
 
 /// Asks Slurm, if present, with a time limit.
@@ -86,7 +94,8 @@ impl JobStatus {
             writeln!(f, "  progress      epoch {}{epochs}, step {}{steps}", s.epoch, s.step)?;
         }
         if let Some(nll) = s.train_nll {
-            writeln!(f, "  training NLL  {nll:.4}")?;
+            let of = if self.has_two_flows { " (sum of the two flows of a ratio)" } else { "" };
+            writeln!(f, "  training NLL  {nll:.4}{of}")?;
         }
         if let (Some(now), Some(best), Some(epoch)) =
             (s.validation_nll, s.best_validation_nll, s.best_epoch)

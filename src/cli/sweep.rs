@@ -9,8 +9,9 @@ use super::device::DeviceArguments;
 use super::left_out::{self, Planned, Worth};
 use super::sweep_points::{self, Expected, SweepPoint, relative};
 use super::train::{command_line, trained};
-use crate::comm::{Communicator, StopFlag, is_root, mark_shared, sync_result};
+use crate::comm::{Communicator, StopFlag, is_root, mark_shared, sync_result, value_of_root};
 use crate::config::{self, Run};
+use crate::data::files::list::list_files;
 use crate::data::files::output_kind::OutputKind;
 use crate::error::{Error, Fault, Result};
 use crate::evaluate::{self, EVALUATION, EvaluatedParts};
@@ -172,19 +173,21 @@ impl Arguments {
         left_out::plan(&config, self.seeds)
     }
 
-    /// Evaluates the model of a point, unless no feature is left out or it is already evaluated.
+    /// Evaluates the model of a point of `--leave-one-out`, unless it was evaluated on the same
+    /// files.
     fn evaluated(&self, comm: &dyn Communicator, point: usize, settings: &[String]) -> Result<()> {
         let model = self.folder(point).join(MODEL);
         if !self.leave_one_out {
             return Ok(());
         }
-        let done = sync_result(comm, Ok(is_root(comm) && auc_of(&self.folder(point)).is_some()))?;
-        let mut done = [i64::from(done)];
-        comm.all_reduce_sum(&mut done)?;
-        if done[0] > 0 {
+        let config = sync_result(comm, self.configuration(settings))?;
+        let find = || {
+            let files = self.evaluated_files(&config)?;
+            Ok(auc_of(&self.folder(point), &files).is_some())
+        };
+        if value_of_root(comm, find)? {
             return Ok(());
         }
-        let config = sync_result(comm, self.configuration(settings))?;
         let data = config.data;
         let own = self.evaluate.is_empty();
         let of = |files: Vec<PathBuf>| if own { files } else { Vec::new() };
@@ -250,6 +253,18 @@ impl Arguments {
         trained(comm, &options, stop).map(|_| ())
     }
 
+    /// Returns the files that models are evaluated on, in the order of their evaluation.
+    fn evaluated_files(&self, config: &config::Config) -> Result<Vec<PathBuf>> {
+        let data = &config.data;
+        let own = [&data.mixed, &data.gamma, &data.hadron];
+        let given = if self.evaluate.is_empty() { &own[..] } else { &[&self.evaluate] };
+        let mut files = Vec::new();
+        for paths in given.iter().filter(|paths| !paths.is_empty()) {
+            files.extend(list_files(paths)?);
+        }
+        Ok(files)
+    }
+
     fn folder(&self, point: usize) -> PathBuf {
         self.output.join(format!("point-{point}"))
     }
@@ -263,8 +278,12 @@ impl Arguments {
         let mut points: Vec<SweepPoint> = grid.planned.iter().enumerate().map(of_call).collect();
         sweep_points::mark_other_data(&mut points, &outcomes.trained);
         if self.leave_one_out {
+            let files = self.configuration(&[]).and_then(|config| self.evaluated_files(&config));
+            if let Err(error) = &files {
+                log::warn!("the points have no AUC, as the files to evaluate are unknown: {error}");
+            }
             for point in points.iter_mut().filter(|point| !point.is_foreign()) {
-                point.auc = auc_of(&point.run);
+                point.auc = files.as_ref().ok().and_then(|files| auc_of(&point.run, files));
             }
         }
         let is_comparable = !self.leave_one_out && sweep_points::are_comparable(&grid.expected);
@@ -309,13 +328,20 @@ impl Arguments {
     }
 }
 
-/// Returns the AUC of the evaluation of the model in a folder; `None` without an evaluation of this
-/// model.
-fn auc_of(folder: &Path) -> Option<f64> {
+/// Returns the AUC of the evaluation of the model in a folder; `None` where there is none of
+/// this model and these files, or where a file was changed since.
+fn auc_of(folder: &Path, files: &[PathBuf]) -> Option<f64> {
     let (_, hash) = Model::load(&folder.join(MODEL)).ok()?;
-    let text = std::fs::read(folder.join(EVALUATION_FOLDER).join(EVALUATION)).ok()?;
-    let evaluation: Evaluation = serde_json::from_slice(&text).ok()?;
-    evaluation.auc.filter(|_| evaluation.about.model == hash).map(|auc| auc.value)
+    let path = folder.join(EVALUATION_FOLDER).join(EVALUATION);
+    let evaluation: Evaluation = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+    let about = &evaluation.about;
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let is_of_files = about.files.iter().map(|file| &file.path).eq(&names);
+    let time = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
+    let evaluated = time(&path)?;
+    let is_current = files.iter().all(|file| time(file).is_some_and(|at| at <= evaluated));
+    let is_same = about.model == hash && is_of_files && is_current;
+    evaluation.auc.filter(|_| is_same).map(|auc| auc.value)
 }
 
 /// Refuses a configuration whose files have no test part with both classes.

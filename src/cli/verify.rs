@@ -51,7 +51,9 @@ impl Arguments {
         if !has_outputs(&folder) {
             return Ok(Verified::Run { folder, found: run });
         }
-        let outputs = outputs(comm, &folder)?;
+        let mut outputs = outputs(comm, &folder)?;
+        // The files of the run are compared with its own records.
+        outputs.other_files.clear();
         Ok(Verified::Both { folder, run, outputs })
     }
 }

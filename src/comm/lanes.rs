@@ -1,11 +1,11 @@
 //! Sums of a vector over the nodes of a job, with one rank per node.
 //!
-//! Recursive halving and doubling (Rabenseifner 2004). In log₂ P exchanges with ranks at distance
-//! P/2, P/4, …, each rank obtains the sum of one P-th of the vector; the same number of exchanges
-//! in reverse order gives all ranks the whole sum. Every rank sends and receives 2·(P − 1)/P
-//! vectors, which is the minimum. Ranks beyond the largest power of two first send their vector to
-//! a partner. Every message is packed (`packing`). The sums are of integers, so their order changes
-//! no bit.
+//! Recursive halving and doubling (Rabenseifner 2004). Ranks exchange with ranks at distance P/2,
+//! P/4, …; after log₂ P exchanges each has the sum of one P-th of the vector. The same number of
+//! exchanges in reverse order gives all ranks the whole sum. Every rank sends and receives 2·(P −
+//! 1)/P vectors, which is the minimum. Ranks beyond the largest power of two first send their
+//! vector to a partner. Every message is packed (`packing`). The sums are of integers, so their
+//! order changes no bit.
 
 use super::packing::{largest, pack, unpack};
 use crate::error::{Fault, Result};

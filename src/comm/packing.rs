@@ -1,7 +1,7 @@
 //! Packs 64-bit integers into as few bytes as they need, for slow networks.
 //!
-//! Most gradient sums have 30 to 45 significant bits. Words are packed in blocks of 64: one byte
-//! gives the number of bytes per word of the block (0 to 8), then the words follow with that width,
+//! Most gradient sums have 30 to 45 significant bits. Words are packed in blocks of 64. One byte
+//! gives the number of bytes per word of the block (0 to 8). The words follow with that width,
 //! little-endian, with the sign in the lowest bit (zigzag). Every block carries its own width. So
 //! any words are packed exactly, and ranks need no agreement about widths.
 

@@ -1,8 +1,8 @@
 //! Checks of everything that must be the same on all ranks, before any work.
 //!
-//! Ranks that differ cause no failure but wrong results: another binary or configuration on one
-//! node gives different sums, and a folder that is not shared scatters outputs over local disks.
-//! The checks report all of it before the first step, with the hosts that differ.
+//! Ranks that differ cause no failure but wrong results. A different binary or configuration on one
+//! node gives different sums; a folder that is not shared scatters outputs over local disks. The
+//! checks report all of it before the first step, with the hosts that differ.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -50,8 +50,7 @@ pub fn same_program(comm: &dyn Communicator) -> Result<()> {
         hash.map_or_else(|_| "unread".to_string(), |hash| hash[..16].to_string())
     );
     let advice = format!(
-        "start the same file on every node, from a file system that all nodes share; this rank runs {}",
-        path
+        "start the same file on every node, from a file system that all nodes share; this rank runs {path}"
     );
     same_on_all(comm, "the program", &mine, &advice)
 }

@@ -155,24 +155,27 @@ fn watch(reason: StopReason, raised: &Arc<AtomicBool>) -> std::io::Result<()> {
 /// Starts a thread that logs the first signal and ends the process at a second one: the main thread
 /// may be waiting for a disk.
 fn end_at_second(reason: StopReason) -> std::io::Result<()> {
-    let mut signals = Signals::new([reason.signal()])?;
-    let listen = move || {
-        let mut first: Option<Instant> = None;
-        for signal in signals.forever() {
-            match first {
-                None => log::warn!(
-                    "{reason} received: stopping as soon as the state is complete; a second one ends the process at once"
-                ),
-                Some(first) if first.elapsed() < ONE_SIGNAL => {}
-                Some(_) => {
-                    log::warn!("a second {reason} received: ending at once");
-                    let _ = low_level::emulate_default_handler(signal);
-                }
+    let signals = Signals::new([reason.signal()])?;
+    let thread = std::thread::Builder::new().name("signals".to_string());
+    thread.spawn(move || handle_signals(reason, signals)).map(|_| ())
+}
+
+/// Logs the first signal, and takes the default action of a second one.
+fn handle_signals(reason: StopReason, mut signals: Signals) {
+    let mut first: Option<Instant> = None;
+    for signal in signals.forever() {
+        match first {
+            None => log::warn!(
+                "{reason} received: stopping as soon as the state is complete; a second one ends the process at once"
+            ),
+            Some(first) if first.elapsed() < ONE_SIGNAL => {}
+            Some(_) => {
+                log::warn!("a second {reason} received: ending at once");
+                let _ = low_level::emulate_default_handler(signal);
             }
-            first.get_or_insert_with(Instant::now);
         }
-    };
-    std::thread::Builder::new().name("signals".to_string()).spawn(listen).map(|_| ())
+        first.get_or_insert_with(Instant::now);
+    }
 }
 
 /// Returns whether the process ignores a signal, as one started by `nohup` ignores SIGHUP; `false`

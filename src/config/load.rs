@@ -75,7 +75,7 @@ fn with_overrides<T: DeserializeOwned>(text: &str, overrides: &[String]) -> Resu
     for assignment in overrides {
         set(&mut table, assignment)?;
     }
-    parse_table(table)
+    parse_table(&table)
 }
 
 /// Sets `a.b=value` in the table; a value that is not TOML is taken as text.

@@ -334,14 +334,6 @@ impl Anomalies {
         }
         Ok(())
     }
-
-    /// Returns whether a generator requires the flow itself.
-    pub fn needs_flow(&self) -> bool {
-        let latent = |d: &Draw| {
-            matches!(d.generator, Generator::LatentShell { .. } | Generator::LowDensity { .. })
-        };
-        self.generators.iter().any(latent)
-    }
 }
 
 impl Generator {

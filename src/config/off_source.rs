@@ -1,5 +1,5 @@
-//! Settings of hadrons from experimental files, off the source: positions for alpha and dist,
-//! excluded events, and the runs that a model never sees.
+//! Settings of hadrons from experimental files, off the source: positions, excluded events, and
+//! folds of runs.
 
 use super::validate::check;
 use super::{Class, Config, Mode};

@@ -52,10 +52,10 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T> {
 ///
 /// # Errors
 /// As [`parse_toml`], without the line.
-pub(super) fn parse_table<T: DeserializeOwned>(table: Table) -> Result<T> {
+pub(super) fn parse_table<T: DeserializeOwned>(table: &Table) -> Result<T> {
     let value = Value::Table(table.clone());
     serde_path_to_error::deserialize(value)
-        .map_err(|error| describe(error.inner().message(), error.path(), Some(&table), None))
+        .map_err(|error| describe(error.inner().message(), error.path(), Some(table), None))
 }
 
 /// Returns the error of a text that is not TOML.

@@ -87,7 +87,7 @@ fn wrong_values_are_described_with_key_and_line() {
         ("[train]\nepoch = 3", "unknown key `train.epoch`"),
         ("[[anomalies.generators]]\nkind = \"box\"\nspan = 2.0", "span"),
         ("[thresholds]\nedges = [1.0]", "the key `thresholds.per` is missing"),
-        ("[train", "line 18"),
+        ("[train", "line 16: unclosed table"),
     ];
     for (lines, expected) in cases {
         let message = refusal(&format!("{SMALL}\n{lines}\n"), &[]);

@@ -1,11 +1,13 @@
 //! Finds duplicate events over all ranks.
 //!
-//! - The result is exact: names of 64 bits only choose the rows whose keys are then compared.
+//! - The search is exact: names of 64 bits only choose the rows that are then compared key by key.
 //! - The message is the same on any number of ranks.
-//! - A rank keeps 8 bytes per row of its share, and about as much while shares are exchanged.
-//!
-//! Some events pass without a comparison: those of tables without a key of a row, rows of equal
-//! text, and equal keys of a gamma and a hadron, because simulations number their runs alike.
+//! - A rank holds 8 bytes per row of its share, and about as much while shares are exchanged.
+//! - Events of tables without a key of the event are not compared: rows of equal text
+//!   (`row_hash`) may be different events with rounded values. Training compares their features
+//!   instead, and allows some repeats (`classes::refuse_repeated`).
+//! - Equal keys of gammas and of hadrons are not duplicates, since simulations number their runs
+//!   alike.
 
 use super::event_store::class_of;
 use super::source::Source;
@@ -63,6 +65,21 @@ pub fn find(comm: &dyn Communicator, sources: &[Source]) -> Result<Option<Fault>
     let rows = gather(comm, &mine)?;
     let all = shared.len() < MOST_NAMES && rows.len() < MOST_ROWS;
     mark_shared(compare(sources, rows, all))
+}
+
+/// Returns whether a file has no key that identifies an event, such as run and event number.
+///
+/// # Errors
+/// Those of opening the first file of each schema.
+pub fn lack_event_keys(sources: &[Source]) -> Result<bool> {
+    let mut known = BTreeSet::new();
+    for source in sources.iter().filter(|source| known.insert(source.schema.name.as_str())) {
+        let file = InputFile::open(&source.path, Some(&source.schema))?;
+        if file.table().event_columns().is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Calls `take` for each row of the share of this rank.

@@ -12,17 +12,19 @@ mod optimiser;
 mod positions;
 mod preparation;
 mod scorer;
+mod simd;
 
 pub use fixed::{FIXED_ONE, FixedSum};
 pub use optimiser::update;
 pub use positions::{AssumedPositions, ImageColumns, OF_POSITION, PositionColumns};
 pub use preparation::{Preparation, Prepared};
 pub use scorer::{ExtraOutputs, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
+pub use simd::Isa;
 
 use crate::comm::{Communicator, host, is_root};
 use crate::config::{EngineChoice, Hardware};
 use crate::error::{Fault, Result};
-use cpu::{CpuEngine, Isa};
+use cpu::CpuEngine;
 use taiga_flow_gpu::spec::FlowSpec;
 pub use taiga_flow_gpu::training::{Adam, Events, Weights};
 
@@ -173,7 +175,7 @@ pub fn use_threads(threads: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
-/// The cores this process may run on, as the kernel writes them; empty where it does not.
+/// Returns the cores that this process may run on, in the format of the kernel; empty if unknown.
 fn allowed_cores() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("Cpus_allowed_list:"));

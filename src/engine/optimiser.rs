@@ -5,7 +5,7 @@
 //! parameters stay equal without communication. The loops are compiled per instruction set, like
 //! the kernels of the engine: without one, a fused multiply-add is a function call.
 
-use super::cpu::{Isa, vectorised};
+use super::simd::{Isa, vectorised};
 use super::{FIXED_ONE, FixedSum};
 use taiga_flow_gpu::training::{Adam, Weights};
 

@@ -50,14 +50,24 @@ pub fn known<'c>(
                 source.path.display()
             ));
         }
-        if known.parts == EvaluatedParts::All && options.part == EvaluatedParts::Default {
+        let is_chosen = options.part != EvaluatedParts::Default;
+        if file.is_none() && options.part != EvaluatedParts::Only(Part::Test) {
             let seen = sync_result(comm, TrainingOverlap::count(comm, scorer, sketches, source))?;
             let seen = seen.reduce(comm)?;
-            if let Some(warning) = mark_shared(seen.warning(sketches, source))? {
+            let found = match (seen.warning(sketches, source, is_chosen), is_chosen) {
+                // The part that was asked for is evaluated all the same.
+                (Err(Error::Input(fault)), true) => {
+                    Some(format!("{fault}: the figures are too good"))
+                }
+                (found, _) => mark_shared(found)?,
+            };
+            if let Some(warning) = found {
                 if is_root(comm) {
                     log::warn!("{warning}");
                 }
-                known.parts = EvaluatedParts::Only(Part::Test);
+                if !is_chosen {
+                    known.parts = EvaluatedParts::Only(Part::Test);
+                }
                 known.warning = Some(warning);
             }
         }
@@ -144,7 +154,12 @@ impl TrainingOverlap {
 
     /// Returns a warning where the events are those of training, and refuses them where their
     /// part of the split cannot be found.
-    fn warning(&self, sketches: &ModelSketches, source: &Source) -> Result<Option<String>> {
+    fn warning(
+        &self,
+        sketches: &ModelSketches,
+        source: &Source,
+        is_chosen: bool,
+    ) -> Result<Option<String>> {
         let by_key = exceeds(self.keys, 0.0);
         let by_content = exceeds(self.contents, repeats(sketches.contents.as_ref()));
         let path = source.path.display();
@@ -154,7 +169,11 @@ impl TrainingOverlap {
             (share * self.events as f64 * whole).round()
         };
         let events = (self.events as f64 * whole).round();
-        let split = "only the test part of its split is evaluated; --part all evaluates all";
+        let split = if is_chosen {
+            "--part takes events that training has used: the figures are too good"
+        } else {
+            "only the test part of its split is evaluated; --part all evaluates all"
+        };
         // Training events under other keys would be evaluated with the test part.
         if by_content && self.keyed > 0 && about(self.contents) > 2.0 * about(self.keys) + 10.0 {
             return Err(refused(source, about(self.contents), events));

@@ -17,9 +17,11 @@ use crate::data::selection::split::{Part, Splitter};
 use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
 use crate::data::table::{Block, InputFile, Request, Table};
 use crate::dataset::catalog::{self, Catalog};
+use crate::dataset::classes;
 use crate::dataset::duplicates;
-use crate::dataset::event_store::{class_of, part};
+use crate::dataset::event_store::{class_of, names_of, part};
 use crate::dataset::roles;
+use crate::dataset::sketch::{SketchShape, Sketches};
 use crate::dataset::source::Source;
 use crate::dataset::values;
 use crate::engine::{self, RankResources, Scored, Scorer};
@@ -131,12 +133,15 @@ fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     let cuts = sync_result(comm, cuts)?;
     let (forest_of, cuts_of) = (forest.as_ref(), cuts.as_ref());
     let more = MeasureContext { pool: &pool, forest: forest_of, bounds: &bounds, cuts: cuts_of };
+    let rows = sources.iter().map(|source| source.rows).sum();
     let mut events = EvaluatedEvents::new(pool.features());
+    events.contents = Some([(); 2].map(|()| Sketches::new(SketchShape::new(rows))));
     let (mut files, mut unlabelled) = (Vec::new(), Vec::new());
     for (number, (source, known)) in sources.iter().zip(&known).enumerate() {
         let place = (number as u64, source, known);
         files.push(evaluate_file(comm, &scorer, &more, place, &mut events, &mut unlabelled)?);
     }
+    let copies = events.copies(comm)?;
     let parts: Vec<EvaluatedParts> = known.iter().map(|known| known.parts).collect();
     let all = events.gather(comm, scorer.card.features.len())?;
     mark_shared(all.refuse_weights(weight.as_deref()))?;
@@ -175,7 +180,9 @@ fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
         duplicates.map(|fault| format!("{fault}. The errors of all figures are too small."));
     let recognised = known.into_iter().filter_map(|known| known.warning);
     let of_values = left_out::warnings(&evaluation).into_iter().chain(unlabelled);
-    let of_events = duplicates.into_iter().chain(recognised).chain(unlike);
+    // Copies that duplicate keys have named are not named again.
+    let copies = if duplicates.is_none() { copies } else { Vec::new() };
+    let of_events = duplicates.into_iter().chain(copies).chain(recognised).chain(unlike);
     for warning in of_values.chain(implausible).chain(of_events) {
         evaluation = evaluation.with_warning(warning);
     }
@@ -238,6 +245,8 @@ struct EvaluatedEvents {
     likeness: [LikenessTally; 2],
     /// Gammas and hadrons before the cuts, of all ranks.
     before_weights: [Weighed; 2],
+    /// Names of the features of the rows of gammas and hadrons.
+    contents: Option<[Sketches; 2]>,
 }
 
 /// Bytes of a [`CutEvent`] that travels between ranks.
@@ -347,6 +356,25 @@ impl EvaluatedEvents {
             *all = LikenessTally::from_words(&words);
         }
         Ok(all)
+    }
+
+    /// Returns warnings of rows with the features of another row: copies under other keys, or
+    /// events given as gammas and as hadrons. A collective.
+    fn copies(&self, comm: &dyn Communicator) -> Result<Vec<String>> {
+        let Some([gammas, hadrons]) = &self.contents else { return Ok(Vec::new()) };
+        let none = Sketches::new(gammas.contents.shape);
+        let mut found = Vec::new();
+        for (before, of_class) in [(&none, gammas), (gammas, hadrons)] {
+            match classes::refuse_shared(comm, before, of_class) {
+                Ok(repeated) => found.extend(repeated),
+                Err(Error::Input(fault)) => found.push(format!("{fault}.")),
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(found
+            .into_iter()
+            .map(|text| format!("{text} The errors of all figures are too small."))
+            .collect())
     }
 
     /// How the events of each class differ from those of the training, where they do.
@@ -745,6 +773,11 @@ fn score_windows(
                 let place = [number, start + row as u64];
                 events.choice.consider(class, place, weight, scored.scaled(row));
                 let of_class = usize::from(!gamma);
+                if let Some(contents) = &mut events.contents {
+                    let code = class.code();
+                    let names = names_of(scorer.selection(), &block, row, code, false);
+                    contents[of_class].contents.insert(names.content);
+                }
                 if let Some(bounds) = &more.bounds[of_class] {
                     let log_prob = scored.log_prob.iter().map(|flow| flow[row]);
                     events.likeness[of_class].add(bounds, scored.scaled(row), log_prob);

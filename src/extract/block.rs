@@ -1,4 +1,4 @@
-//! A block of images to a block of rows, on all threads.
+//! Computes a block of rows from a block of images, on all threads.
 
 use super::columns::{ColumnLayout, ParametrisedImage};
 use crate::data::images::ImageBlock;
@@ -6,10 +6,10 @@ use crate::error::{Fault, Result};
 use crate::hillas::{Camera, Cleaner, Cleaning, ImagePixels, Parameters};
 use rayon::prelude::*;
 
-/// Images that one thread takes at a time.
+/// Images per task of a thread.
 const PIECE: usize = 128;
 
-/// What becomes of the images of one camera.
+/// Extractor of the images of one camera.
 #[derive(Debug, Clone)]
 pub struct Extractor {
     pub camera: Camera,
@@ -28,9 +28,12 @@ pub struct ParameterRows {
 }
 
 impl Extractor {
-    /// Fills `rows` with the parameters of the block's images, in their order. `source`
-    /// gives the source position of a row [deg]. The bits do not depend on the threads:
-    /// each row is a function of its image.
+    /// Sets `rows` to the parameters of the images of the block, in their order. `source` returns
+    /// the source position of a row [deg]. Each row is a function of its image, so the bits do not
+    /// depend on the number of threads.
+    ///
+    /// # Errors
+    /// `Internal` if the pedestal σ does not have the shape of the images.
     pub fn extract(
         &self,
         block: &ImageBlock,
@@ -62,11 +65,12 @@ impl Extractor {
     }
 }
 
-fn misfit(what: &str, expected: usize, found: usize) -> crate::error::Error {
-    Fault::new(format!("{what} does not fit the images")).expected(expected).found(found).internal()
+/// Returns the error of values without the shape of the images.
+fn misfit(name: &str, expected: usize, found: usize) -> crate::error::Error {
+    Fault::new(format!("{name} does not fit the images")).expected(expected).found(found).internal()
 }
 
-/// Working space of one thread.
+/// Buffers of one thread.
 struct BlockWorker {
     cleaner: Cleaner,
     found: ImagePixels,
@@ -74,6 +78,7 @@ struct BlockWorker {
 }
 
 impl BlockWorker {
+    /// Returns the buffers for an extractor.
     fn new(extractor: &Extractor) -> BlockWorker {
         let mut cleaner = Cleaner::new(extractor.cleaning, extractor.camera.pixels());
         if let Some(sigma) = &extractor.sigma {
@@ -82,6 +87,7 @@ impl BlockWorker {
         BlockWorker { cleaner, found: ImagePixels::default(), buffer: Vec::new() }
     }
 
+    /// Fills the row of one image and returns its status.
     fn image(
         &mut self,
         extractor: &Extractor,

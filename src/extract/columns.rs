@@ -1,20 +1,22 @@
-//! The columns that extraction adds to an event, in the order they are written. A quantity that
-//! TAIGA's Hillas tables have too has the name that `convert` gives it.
+//! Columns that extraction adds to an event, in the order of the output.
+//!
+//! A quantity that is also in the Hillas tables of TAIGA has the name that `convert` uses.
 
 use super::Options;
 use crate::data::schema::columns::{ColumnSpec, ColumnType};
-use crate::hillas::{Parameters, rotated, status};
+use crate::hillas::{AtPosition, Parameters, rotated, status};
 
 /// A parameter that depends on the image alone: name, unit, value.
 type Own = (&'static str, &'static str, fn(&ParametrisedImage) -> f64);
 
-/// An image and how it came to be.
+/// Parameters and islands of an image.
 pub struct ParametrisedImage {
     pub parameters: Parameters,
     pub islands: u32,
     pub largest_share: f64,
 }
 
+/// Columns that depend on the image alone.
 const OWN: [Own; 19] = [
     ("size", "p.e.", |i| i.parameters.size),
     ("length", "deg", |i| i.parameters.length),
@@ -37,7 +39,7 @@ const OWN: [Own; 19] = [
     ("dist_center", "deg", |i| i.parameters.at([0.0, 0.0]).dist),
 ];
 
-/// What depends on the source, and is there only where a source position is.
+/// Columns that depend on the source; they exist only with a source position.
 const AT_SOURCE: [(&str, &str); 8] = [
     ("dist", "deg"),
     ("alpha", "deg"),
@@ -49,7 +51,7 @@ const AT_SOURCE: [(&str, &str); 8] = [
     ("alpha_center", "deg"),
 ];
 
-/// Which columns are written.
+/// Columns of the output.
 #[derive(Debug, Clone)]
 pub struct ColumnLayout {
     names: Vec<(String, &'static str)>,
@@ -58,7 +60,7 @@ pub struct ColumnLayout {
 }
 
 impl ColumnLayout {
-    /// All columns of images with or without a source position.
+    /// Returns the columns of images with or without a source position.
     pub fn new(options: &Options, at_source: bool) -> ColumnLayout {
         let positions = if at_source { options.positions } else { 0 };
         let own = OWN.iter().map(|(name, unit, _)| ((*name).to_string(), *unit));
@@ -75,21 +77,24 @@ impl ColumnLayout {
         ColumnLayout { names, at_source, positions }
     }
 
+    /// Returns the number of columns.
     pub fn width(&self) -> usize {
         self.names.len()
     }
 
+    /// Returns whether there is a column, or it is `status`.
     pub fn has(&self, name: &str) -> bool {
         name == "status" || self.names.iter().any(|(own, _)| own == name)
     }
 
+    /// Returns the columns to write.
     pub fn specs(&self) -> impl Iterator<Item = ColumnSpec> {
         self.names
             .iter()
             .map(|(name, unit)| ColumnSpec::new(name.clone(), ColumnType::F32, Some(unit)))
     }
 
-    /// Writes one image's row; returns its status.
+    /// Fills the row of one image and returns its status.
     pub fn fill(
         &self,
         image: &ParametrisedImage,
@@ -104,13 +109,7 @@ impl ColumnLayout {
             }
         };
         OWN.iter().for_each(|(_, _, value)| put(value(image)));
-        let mut at = |reference: [f64; 2]| {
-            let position = image.parameters.at(reference);
-            if position.dist <= 0.0 {
-                status |= status::AT_REFERENCE;
-            }
-            position
-        };
+        let mut at = |reference: [f64; 2]| position_at(&image.parameters, reference, &mut status);
         let center = at([0.0, 0.0]);
         if !self.at_source {
             put(center.alpha);
@@ -140,13 +139,23 @@ impl ColumnLayout {
     }
 }
 
+/// Returns the parameters relative to a reference point, and sets its status bit.
+#[inline]
+fn position_at(parameters: &Parameters, reference: [f64; 2], status: &mut u32) -> AtPosition {
+    let position = parameters.at(reference);
+    if position.dist <= 0.0 {
+        *status |= status::AT_REFERENCE;
+    }
+    position
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::hillas::Camera;
 
     #[test]
-    fn every_cell_is_filled_as_its_name_says() {
+    fn every_cell_has_the_value_of_its_column() {
         let camera = Camera::by_name("taiga-595").unwrap();
         let charge: Vec<f32> = (0..595).map(|i| 10.0 + (i * 31 % 17) as f32).collect();
         let kept: Vec<u16> = (21..33).collect();

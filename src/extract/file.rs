@@ -1,14 +1,14 @@
-//! The extraction of one file: read ahead, work, write.
+//! Extracts one file: reads ahead, computes parameters, writes.
 
 use super::block::{Extractor, ParameterRows};
-use super::columns::ColumnLayout;
+use super::file_columns::{ColumnPlan, SOURCE, SourceChoice};
 use super::manifest::ExtractedFile;
 use super::resume::SETTINGS;
 use super::{Options, not_of_hadrons};
 use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp::{self, Stamp};
 use crate::data::images::{ImageBlock, ImageFile, ImageReader, ImageSet, Sigma, camera_file};
-use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
+use crate::data::schema::columns::{ColumnValues, ColumnWriter};
 use crate::data::table::events;
 use crate::error::{Fault, Result};
 use crate::hillas::{
@@ -17,15 +17,19 @@ use crate::hillas::{
 };
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use taiga_flow_gpu::random::Stream;
 
-/// Charges and images read at a time: bounds the memory, a few blocks of about 10 MB.
+/// Largest number of charges of a block. With [`BLOCK_IMAGES`] it bounds the memory, a few blocks
+/// of about 10 MB.
 const BLOCK_CHARGES: usize = 4096 * 640;
+/// Largest number of images of a block.
 const BLOCK_IMAGES: usize = 4096;
-/// Blocks that wait to be worked on.
+/// Blocks that are read in advance.
 const BLOCKS_AHEAD: usize = 2;
 
-/// The camera that was asked for, if one was.
+/// Returns the camera of the option `--camera`, if it is given.
+///
+/// # Errors
+/// `Usage` for an unknown name; `Input` for an invalid camera file.
 pub fn requested_camera(options: &Options) -> Result<Option<Camera>> {
     let Some(text) = &options.camera else { return Ok(None) };
     let path = Path::new(text);
@@ -38,7 +42,7 @@ pub fn requested_camera(options: &Options) -> Result<Option<Camera>> {
     Camera::new(geometry.x_cm, geometry.y_cm, focal).map(Some).map_err(|error| error.in_file(path))
 }
 
-/// What all files of a rank are extracted with.
+/// Extractor of the files of a rank.
 pub struct FileExtractor<'a> {
     pub comm: &'a dyn Communicator,
     pub options: &'a Options,
@@ -49,8 +53,12 @@ pub struct FileExtractor<'a> {
 }
 
 impl FileExtractor<'_> {
-    /// Extracts one file into another; also returns size and time of change of the input. What stood
-    /// under the name of the output was looked at before.
+    /// Extracts one file into `output`, which may be overwritten: the caller has checked an existing
+    /// file. Also returns size and time of change of the input.
+    ///
+    /// # Errors
+    /// `Input` if the images or the settings for them are not valid; `Environment` if the system
+    /// fails; `Stopped` after a stop request.
     pub fn extract(&self, input: &Path, output: &Path) -> Result<(ExtractedFile, Option<String>)> {
         let FileExtractor { comm, options, camera, settings, .. } = *self;
         let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
@@ -72,7 +80,7 @@ impl FileExtractor<'_> {
         for (index, set) in sets.iter().enumerate() {
             let extractor = extractor(set, camera, options, &plan).map_err(|e| e.in_file(input))?;
             let reader = file.reader(index)?;
-            self.go_through(reader, &extractor, &plan, &mut writer, &mut counts)
+            self.extract_set(reader, &extractor, &plan, &mut writer, &mut counts)
                 .map_err(|error| error.in_file(input))?;
         }
         if stamp != Stamp::of(input) {
@@ -93,8 +101,8 @@ impl FileExtractor<'_> {
         Ok((file, stamp.map(|stamp| stamp.portable())))
     }
 
-    /// All images of a reader, a block read while another is worked on.
-    fn go_through(
+    /// Extracts all images of a set. The next block is read while one is processed.
+    fn extract_set(
         &self,
         reader: Box<dyn ImageReader>,
         extractor: &Extractor,
@@ -107,17 +115,18 @@ impl FileExtractor<'_> {
         let (spare, empty) = sync_channel(BLOCKS_AHEAD + 2);
         std::thread::scope(|scope| {
             let reading = scope.spawn(move || read_ahead(reader, images, &full, &empty));
-            let worked = self.work(&blocks, &spare, extractor, plan, writer, counts);
-            // A reader that waits to hand over a block must not wait for ever.
+            let worked = self.extract_blocks(&blocks, &spare, extractor, plan, writer, counts);
+            // Closes the channel, so that a reader with a block to send does not wait indefinitely.
             drop(blocks);
             let read = reading
                 .join()
-                .unwrap_or_else(|_| Err(Fault::new("the reading thread died").internal()));
+                .unwrap_or_else(|_| Err(Fault::new("the reading thread panicked").internal()));
             worked.and(read)
         })
     }
 
-    fn work(
+    /// Extracts and writes blocks until the channel closes.
+    fn extract_blocks(
         &self,
         blocks: &Receiver<ImageBlock>,
         spare: &SyncSender<ImageBlock>,
@@ -151,122 +160,25 @@ impl FileExtractor<'_> {
                 column.extend(rows.cells.chunks_exact(extractor.layout.width()).map(|row| row[c]));
             }
             append(&block, &columns, &sources, &rows, plan, writer)?;
-            // Its memory is used again; there is no harm if nobody waits for it.
+            // The reader reuses the memory. If it has ended, the block is dropped.
             let _ = spare.try_send(block);
         }
         Ok(())
     }
 }
 
-/// Where the source position of an image comes from.
-#[derive(Debug, Clone, Copy)]
-enum SourceChoice {
-    None,
-    /// Columns of the input [deg].
-    Columns([usize; 2]),
-    Fixed([f64; 2]),
-    /// At this distance from the camera's centre [deg], the azimuth seeded by the keys.
-    Random(f64),
-}
-
-/// Which columns go where.
-struct ColumnPlan {
-    specs: Vec<ColumnSpec>,
-    layout: ColumnLayout,
-    /// Columns of the input that are copied.
-    copied: Vec<usize>,
-    source: SourceChoice,
-    fixed_class: Option<i8>,
-}
-
-impl ColumnPlan {
-    fn new(set: &ImageSet, options: &Options) -> ColumnPlan {
-        let find = |name: &str| set.columns.iter().position(|(known, _)| known == name);
-        let columns = find("source_x").zip(find("source_y")).map(|(x, y)| [x, y]);
-        let source = match (options.random_source, columns, options.source) {
-            (Some(offset), _, _) => SourceChoice::Random(offset),
-            (None, Some(columns), _) => SourceChoice::Columns(columns),
-            (None, None, Some(position)) => SourceChoice::Fixed(position),
-            (None, None, None) => SourceChoice::None,
-        };
-        let at_source = !matches!(source, SourceChoice::None);
-        let layout = ColumnLayout::new(options, at_source);
-        let is_own = |name: &str| layout.has(name) || SOURCE.contains(&name);
-        let copied: Vec<usize> =
-            (0..set.columns.len()).filter(|i| !is_own(&set.columns[*i].0)).collect();
-        let fixed_class = options.class.filter(|_| !set.has_class);
-        let keys = set.keys.iter().map(|name| ColumnSpec::new(name.clone(), ColumnType::I64, None));
-        let mut specs: Vec<ColumnSpec> = keys.collect();
-        specs.extend(layout.specs());
-        specs.extend(copied.iter().map(|i| {
-            let (name, unit) = &set.columns[*i];
-            ColumnSpec::new(name.clone(), ColumnType::F32, Some(unit))
-        }));
-        if at_source {
-            specs.extend(SOURCE.map(|name| ColumnSpec::new(name, ColumnType::F32, Some("deg"))));
-        }
-        specs.push(ColumnSpec::new("status", ColumnType::U32, None));
-        if set.has_class || fixed_class.is_some() {
-            specs.push(ColumnSpec::new("class", ColumnType::I8, None));
-        }
-        ColumnPlan { specs, layout, copied, source, fixed_class }
-    }
-
-    /// Source positions x and y of the rows of a block as they are written [deg]; empty
-    /// without.
-    fn sources(&self, block: &ImageBlock) -> [Vec<f32>; 2] {
-        match self.source {
-            SourceChoice::None => [Vec::new(), Vec::new()],
-            SourceChoice::Columns(columns) => columns.map(|c| block.columns[c].clone()),
-            SourceChoice::Fixed(position) => position.map(|x| vec![x as f32; block.rows]),
-            SourceChoice::Random(offset) => {
-                let position = |row: usize| {
-                    let words: Vec<u64> = block.keys.iter().map(|key| key[row] as u64).collect();
-                    let stream = Stream::new(0, "random source position", &words);
-                    let azimuth = std::f64::consts::TAU * stream.uniform(0);
-                    ((offset * libm::cos(azimuth)) as f32, (offset * libm::sin(azimuth)) as f32)
-                };
-                let (x, y) = (0..block.rows).map(position).unzip();
-                [x, y]
-            }
-        }
-    }
-}
-
-const SOURCE: [&str; 2] = ["source_x", "source_y"];
-
-/// The extraction of one set of images, with everything checked that can be.
+/// Returns the extractor of one set of images, after all checks of its settings.
 fn extractor(
     set: &ImageSet,
     camera: Option<&Camera>,
     options: &Options,
     plan: &ColumnPlan,
 ) -> Result<Extractor> {
-    let camera = match (camera, &set.geometry) {
-        (Some(camera), _) => camera.clone(),
-        (None, Some(geometry)) => Camera::new(
-            geometry.x_cm.clone(),
-            geometry.y_cm.clone(),
-            geometry.focal_length_cm.unwrap_or(FOCAL_LENGTH_CM),
-        )?,
-        (None, None) => {
-            return Err(Fault::new("the file does not say where the pixels are")
-                .expected("datasets camera/x and camera/y")
-                .advice("give --camera, a name or a file with the positions")
-                .input());
-        }
-    };
-    if camera.pixels() != set.pixels {
-        return Err(Fault::new("the camera does not have the pixels of the images")
-            .expected(format!("{} pixels", set.pixels))
-            .found(format!("{} pixels", camera.pixels()))
-            .advice("give another --camera, or none if the file has its own")
-            .input());
-    }
+    let camera = camera_of(set, camera)?;
     for name in SOURCE {
         let unit = set.columns.iter().find(|(known, _)| known == name).map(|(_, unit)| unit);
         if let Some(unit) = unit.filter(|unit| *unit != "deg") {
-            return Err(Fault::new("the source position is in another unit")
+            return Err(Fault::new("wrong unit of the source position")
                 .column(name)
                 .expected("deg")
                 .found(unit)
@@ -277,7 +189,7 @@ fn extractor(
         check_random(set, &camera, offset, options)?;
     }
     if matches!(plan.source, SourceChoice::Random(_)) && set.keys.is_empty() {
-        return Err(Fault::new("random source positions need keys")
+        return Err(Fault::new("`--random-source` requires keys")
             .expected("integer columns in the group `events`")
             .advice("give --source X,Y, or add keys to the file")
             .input());
@@ -286,8 +198,8 @@ fn extractor(
     if set.is_cleaned {
         cleaning.thresholds = CleaningThresholds::Given;
     } else if cleaning.thresholds == CleaningThresholds::Given && !set.has_given {
-        return Err(Fault::new("the file does not say which pixels belong to an image")
-            .advice("choose --cleaning fixed or sigma")
+        return Err(Fault::new("the file does not mark the pixels of an image")
+            .advice("use --cleaning fixed or sigma")
             .input());
     }
     let sigma = match (&set.sigma, cleaning.needs_sigma()) {
@@ -296,22 +208,49 @@ fn extractor(
         (Sigma::None, true) => {
             return Err(Fault::new("the file has no pedestal σ")
                 .expected("dataset images/pedestal_sigma")
-                .advice("choose --cleaning fixed")
+                .advice("use --cleaning fixed")
                 .input());
         }
     };
     Ok(Extractor { camera, cleaning, layout: plan.layout.clone(), sigma })
 }
 
-/// Refuses random source positions outside the camera, and of particles that nothing says are
-/// hadrons. The pixels of cleaned images are those of the images, not of the camera.
+/// Returns the given camera, else that of the images, after a check of the number of pixels.
+fn camera_of(set: &ImageSet, camera: Option<&Camera>) -> Result<Camera> {
+    let camera = match (camera, &set.geometry) {
+        (Some(camera), _) => camera.clone(),
+        (None, Some(geometry)) => Camera::new(
+            geometry.x_cm.clone(),
+            geometry.y_cm.clone(),
+            geometry.focal_length_cm.unwrap_or(FOCAL_LENGTH_CM),
+        )?,
+        (None, None) => {
+            return Err(Fault::new("the file has no pixel positions")
+                .expected("datasets camera/x and camera/y")
+                .advice("give --camera, a name or a file with the positions")
+                .input());
+        }
+    };
+    if camera.pixels() != set.pixels {
+        return Err(Fault::new("camera and images differ in the number of pixels")
+            .expected(format!("{} pixels", set.pixels))
+            .found(format!("{} pixels", camera.pixels()))
+            .advice("change --camera, or omit it if the file has a camera")
+            .input());
+    }
+    Ok(camera)
+}
+
+/// Checks that random source positions are inside the camera and that the particles are hadrons.
+///
+/// The pixels of cleaned images may be only a part of the camera, so its radius is not known.
 fn check_random(set: &ImageSet, camera: &Camera, offset: f64, options: &Options) -> Result<()> {
     if !set.has_class && options.class.is_none() {
         return Err(not_of_hadrons("no --class, and no class column in the file"));
     }
     let radius = camera.radius_deg() + camera.pitch_deg();
     if !set.is_cleaned && offset > radius {
-        return Err(Fault::new("a random source outside the camera")
+        return Err(Fault::new("random source outside the camera")
             .expected(format!("at most {radius:.2} deg"))
             .found(format!("--random-source {offset}"))
             .usage());
@@ -319,7 +258,7 @@ fn check_random(set: &ImageSet, camera: &Camera, offset: f64, options: &Options)
     Ok(())
 }
 
-/// Reads until the end, an error, or nobody wants more.
+/// Reads blocks until the end of the file, an error, or the end of the receiver.
 fn read_ahead(
     mut reader: Box<dyn ImageReader>,
     images: usize,
@@ -334,6 +273,7 @@ fn read_ahead(
     }
 }
 
+/// Appends a block of rows to the output.
 fn append(
     block: &ImageBlock,
     columns: &[Vec<f32>],
@@ -357,7 +297,7 @@ fn append(
     writer.append(&values)
 }
 
-/// Gives the output its name and says what it was made of, and how.
+/// Writes the attributes with the origin of the output and renames it to its final name.
 fn finish(
     writer: ColumnWriter,
     file: &ImageFile,
@@ -378,6 +318,7 @@ fn finish(
     writer.finish(&events::attributes(&texts))
 }
 
+/// Returns the cleaning as text, for an attribute.
 fn describe(options: &Options, file: &ImageFile) -> String {
     let cleaning = options.cleaning;
     if file.sets().iter().all(|set| set.is_cleaned) {

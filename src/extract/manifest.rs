@@ -1,10 +1,8 @@
-//! Describes the manifest of an extraction: the files in the output folder and what became of
-//! their images.
+//! Reads and writes the manifest of an extraction: the output files and the status of their images.
 //!
-//! While a run works, its manifest is marked as incomplete and lists the files of earlier runs
-//! alone, so that no kill can lose them.
+//! During a run, the manifest is marked as incomplete and lists only the files of earlier runs, so
+//! that a kill cannot lose them.
 
-use super::resume::EarlierExtractions;
 use crate::dataset::failures::FailedFile;
 use crate::dataset::output::extraction::FORMAT;
 pub use crate::dataset::output::extraction::MANIFEST;
@@ -16,35 +14,38 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// One extracted file, as it stands in the manifest.
+/// Files of earlier runs.
+pub type EarlierExtractions = crate::dataset::output::earlier::EarlierFiles<ExtractedFile>;
+
+/// Entry of one extracted file in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractedFile {
-    /// Relative to the output folder.
+    /// Path relative to the output folder.
     pub output: String,
     pub images: u64,
     pub input_blake3: String,
     pub output_blake3: String,
-    /// Images by status; an image can have several.
+    /// Number of images by status; an image can have several bits.
     pub status: BTreeMap<String, u64>,
 }
 
-/// What an extraction came to; also the manifest of the output folder.
+/// Result of an extraction, and content of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub format: String,
-    /// Hash of all that shapes the outputs besides their inputs; absent in manifests of older
-    /// programs.
+    /// Hash of the settings; absent in manifests of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings_blake3: Option<String>,
     pub files: Vec<ExtractedFile>,
     pub images: u64,
-    /// Input path → what was wrong with it.
+    /// Failed inputs with their errors, by path.
     pub failed: BTreeMap<String, FailedFile>,
-    /// Whether the run that wrote it has ended; written only if not.
+    /// The run that wrote it has ended. The field is written only if it is false.
     #[serde(default = "complete", skip_serializing_if = "Clone::clone")]
     pub complete: bool,
 }
 
+/// Returns the default of [`Summary::complete`].
 fn complete() -> bool {
     true
 }
@@ -68,7 +69,7 @@ impl ListedFile for ExtractedFile {
 }
 
 impl Summary {
-    /// A summary of these files and failures.
+    /// Returns the summary of a complete extraction.
     pub fn new(
         settings: &str,
         files: Vec<ExtractedFile>,
@@ -84,7 +85,7 @@ impl Summary {
         }
     }
 
-    /// Whether a manifest is that of an extraction, complete or not.
+    /// Returns whether a manifest is that of an extraction, complete or not.
     pub fn is_at(path: &Path) -> bool {
         Summary::read(path).is_ok_and(|summary| summary.is_some())
     }
@@ -92,7 +93,7 @@ impl Summary {
     /// Reads the manifest at a path; `None` if there is none.
     ///
     /// # Errors
-    /// `Input` if it cannot be read, or is not that of an extraction.
+    /// `Input` if it cannot be read, or is not the manifest of an extraction.
     pub fn read(path: &Path) -> Result<Option<Summary>> {
         let Some(summary) = ledger::read_manifest::<Summary>(path)? else { return Ok(None) };
         if summary.format != FORMAT {
@@ -124,12 +125,14 @@ impl Summary {
         Ok(whole)
     }
 
+    /// Adds the files of earlier runs.
     fn with_earlier(mut self, earlier: &EarlierExtractions) -> Summary {
         earlier.add_to(&mut self.files, &mut self.failed);
         self.images = self.files.iter().map(|file| file.images).sum();
         self
     }
 
+    /// Returns the summary as JSON.
     fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec_pretty(self)
             .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())

@@ -1,15 +1,15 @@
-//! Extraction of Hillas parameters from camera images: files in, event files out, a row per
-//! image.
+//! Extracts Hillas parameters from camera images into event files with one row per image.
 //!
-//! One output file per input file, at the same path below the output folder, with the keys
-//! and columns of the input next to the parameters; every image has its row, in order, also
-//! an empty one. While a block is worked on, the next ones are read. Files are assigned to
-//! ranks longest first; a bad one is reported and never stops the others. The same command
-//! resumes where an earlier one ended: what is finished is kept (`resume`).
+//! There is one output file per input file, at the same path below the output folder. It contains
+//! keys and columns of the input and the parameters. Every image has a row, in order, also an
+//! empty image. While a block is processed, the next ones are read. Files are assigned to ranks
+//! longest first. An invalid file is reported and does not stop the others. The same command
+//! resumes a stopped run and keeps finished outputs (`resume`).
 
 mod block;
 mod columns;
 mod file;
+mod file_columns;
 mod manifest;
 mod resume;
 pub mod verify;
@@ -34,37 +34,38 @@ use crate::engine::{self, RankResources};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
 use crate::storage;
-use resume::{EarlierExtractions, ExtractionSurveyor, FileState};
+use manifest::EarlierExtractions;
+use resume::{ExtractionSurveyor, FileState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What to extract, and how.
+/// Options of an extraction.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub inputs: Vec<PathBuf>,
     pub output: PathBuf,
-    /// Outputs are placed relative to this folder; to the folders given if absent.
+    /// Folder to which the paths of outputs are relative; absent for the folders of the inputs.
     pub root: Option<PathBuf>,
-    /// Name of a camera or file with its pixels; the file's own where absent.
+    /// Name of a camera or path of a file with its pixels; absent for the camera in the file.
     pub camera: Option<String>,
     pub cleaning: Cleaning,
     /// Source position [deg] of files that have none.
     pub source: Option<[f64; 2]>,
-    /// Puts the source at this distance from the camera's centre [deg], whatever the file
-    /// says, at an azimuth seeded by the keys: simulated hadrons have no source, and what
-    /// position their file gives can be learnt.
+    /// Distance of a random source from the camera centre [deg], used instead of the source
+    /// position of the file. The azimuth is seeded by the keys. Simulated hadrons have no source,
+    /// and a model could learn the classes from the position in their files.
     pub random_source: Option<f64>,
-    /// Positions of the source, equally turned about the camera's centre: the first is the
-    /// source itself, each other one adds its `dist` and `alpha`.
+    /// Number of source positions, equally spaced around the camera centre. The first one is the
+    /// source; each other one adds its `dist` and `alpha`.
     pub positions: usize,
     /// Class of files that have none: 1 gamma, 0 hadron.
     pub class: Option<i8>,
-    /// Whether outputs and failed inputs of earlier runs that are gone leave the manifest.
+    /// Removes missing outputs and missing failed inputs of earlier runs from the manifest.
     pub forget_missing: bool,
     pub overwrite: bool,
     pub threads: usize,
-    /// Within this time a rank that dies, hangs or is stopped ends the job.
+    /// Time after which the job ends if a rank has died, hangs or was stopped.
     pub watchdog: Option<Duration>,
 }
 
@@ -88,35 +89,36 @@ impl Default for Options {
     }
 }
 
-/// An extraction has no parts.
+/// Part and number of parts: an extraction is not divided into parts.
 const WHOLE: (usize, usize) = (0, 1);
-/// Most positions of the source.
+/// Largest number of source positions.
 const MOST_POSITIONS: usize = 64;
 
 type ExtractionReport = crate::dataset::rank_report::RankReport<ExtractedFile>;
 
-/// Extracts all inputs. Failed files are in the summary; if all failed, the first one's
-/// error is returned.
+/// Extracts all inputs. Failed files are listed in the summary.
 ///
 /// # Errors
-/// `Stopped` if the run was asked to stop: the same command resumes it.
+/// The error of the first file if all files failed; `Stopped` after a stop request: the same
+/// command resumes the run.
 pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
     mark_shared(check(options))?;
     let root = is_root(comm);
-    let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
-    let outcome = extracted(comm, options, stop);
-    // What is refused leaves nothing behind.
+    let created = root.then(|| storage::outermost_missing(&options.output)).flatten();
+    let outcome = extract_all(comm, options, stop);
+    // A refused extraction leaves no folders.
     if root && outcome.is_err() {
         let ledger = options.output.join(ledger::FOLDER);
         storage::remove_if_empty(&ledger, &ledger);
     }
-    if let (Err(_), Some(outermost)) = (&outcome, &made) {
+    if let (Err(_), Some(outermost)) = (&outcome, &created) {
         storage::remove_if_empty(&options.output, outermost);
     }
     outcome
 }
 
-fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+/// Prepares the output folder, extracts the files that are not finished, and writes the manifest.
+fn extract_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let camera = sync_result(comm, file::requested_camera(options))?;
     let settings = resume::settings_hash(options, camera.as_ref());
     let (inputs, root) = (&options.inputs, options.root.as_deref());
@@ -142,11 +144,12 @@ fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     }
     let comm: &dyn Communicator = &watch(comm, folder, options.watchdog)?;
     let resumes_overwriting = start.resumes_overwriting;
-    let see = ExtractionSurveyor { comm, options, settings: &settings, resumes_overwriting, stop };
-    let found = see.survey(&assignment)?;
-    let left = left_of(&assignment, &found);
+    let surveyor =
+        ExtractionSurveyor { comm, options, settings: &settings, resumes_overwriting, stop };
+    let states = surveyor.survey(&assignment)?;
+    let left = left_of(&assignment, &states);
     if is_read_only && !left.jobs.is_empty() {
-        preflight::shared_folder(comm, output)?; // says why nothing can be written
+        preflight::shared_folder(comm, output)?; // returns the reason why writing fails
     }
     let begin = || begin(&left, options, (&start, &settings), &earlier);
     sync_result(comm, if is_root(comm) { begin() } else { Ok(()) })?;
@@ -157,16 +160,25 @@ fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
             comm.size()
         );
     }
-    let mut ledger = Ledger::new(&options.output, (comm.rank(), comm.size()));
-    let mut report = ExtractionReport::default();
-    if is_root(comm) {
-        report.failures.clone_from(&assignment.unusable);
-    }
-    let working =
+    let extractor =
         file::FileExtractor { comm, options, camera: camera.as_ref(), settings: &settings, stop };
+    let mut report = extract_files(&extractor, &left)?;
+    if is_root(comm) {
+        report.failures.splice(0..0, assignment.unusable.iter().cloned());
+        add_surveyed(&mut report, states);
+    }
+    let ending = ExtractionEnd { options, assignment: &assignment, settings: &settings };
+    ending.finish(comm, &earlier, &report)
+}
+
+/// Extracts the files of this rank.
+fn extract_files(extractor: &file::FileExtractor, left: &Assignment) -> Result<ExtractionReport> {
+    let comm = extractor.comm;
+    let mut ledger = Ledger::new(&extractor.options.output, (comm.rank(), comm.size()));
+    let mut report = ExtractionReport::default();
     for job in left.of_rank(comm.rank(), comm.size()) {
-        stop.refuse_if_requested()?;
-        match extract_file(&working, job, &mut ledger).map_err(or_lack_of_memory) {
+        extractor.stop.refuse_if_requested()?;
+        match extract_file(extractor, job, &mut ledger).map_err(or_lack_of_memory) {
             Ok(file) => report.files.push(file),
             Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
                 return Err(error);
@@ -174,23 +186,18 @@ fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
             Err(error) => report.failures.push(Failure::new(&job.input, &error)),
         }
     }
-    if is_root(comm) {
-        add_surveyed(&mut report, found);
-    }
-    let ending = ExtractionEnd { options, assignment: &assignment, settings: &settings };
-    ending.finish(comm, &earlier, &report)
+    Ok(report)
 }
 
-/// The files whose outputs are not finished.
-fn left_of(assignment: &Assignment, found: &[FileState]) -> Assignment {
-    let left = assignment.jobs.iter().zip(found);
-    let left =
-        left.filter(|(_, found)| matches!(found, FileState::Left)).map(|(job, _)| job.clone());
-    Assignment { jobs: left.collect(), unusable: Vec::new() }
+/// Returns the files whose outputs are not finished.
+fn left_of(assignment: &Assignment, states: &[FileState]) -> Assignment {
+    let jobs = assignment.jobs.iter().zip(states);
+    let left = jobs.filter(|(_, state)| matches!(state, FileState::Left));
+    Assignment { jobs: left.map(|(job, _)| job.clone()).collect(), unusable: Vec::new() }
 }
 
-/// Notes the start, marks the manifest as incomplete, removes a ledger of which all is written
-/// again, makes the folders of the outputs, and removes what killed jobs have left in them.
+/// Records the start, marks the manifest as incomplete, and creates the folders of the outputs.
+/// Removes a ledger whose outputs are all written again, and incomplete files of killed jobs.
 fn begin(
     left: &Assignment,
     options: &Options,
@@ -212,26 +219,26 @@ fn begin(
 
 /// Extracts one file and adds it to the ledger.
 fn extract_file(
-    working: &file::FileExtractor,
+    extractor: &file::FileExtractor,
     job: &Job,
     ledger: &mut Ledger,
 ) -> Result<ExtractedFile> {
-    let (file, input_stamp) = working.extract(&job.input, &job.output)?;
+    let (file, input_stamp) = extractor.extract(&job.input, &job.output)?;
     let file = ExtractedFile { output: job.name.clone(), ..file };
     ledger.add(&LedgerEntry {
         file: file.clone(),
         bytes: std::fs::metadata(&job.output).map_or(0, |data| data.len()),
         model_blake3: None,
-        settings_blake3: working.settings.to_string(),
+        settings_blake3: extractor.settings.to_string(),
         input_stamp,
     })?;
     Ok(file)
 }
 
-/// Adds what was found before the work.
-fn add_surveyed(report: &mut ExtractionReport, found: Vec<FileState>) {
-    for found in found {
-        match found {
+/// Adds the files whose state was known before the extraction.
+fn add_surveyed(report: &mut ExtractionReport, states: Vec<FileState>) {
+    for state in states {
+        match state {
             FileState::Finished(file) => report.files.push(file),
             FileState::Failed(failure) => report.failures.push(failure),
             FileState::Left => {}
@@ -239,22 +246,21 @@ fn add_surveyed(report: &mut ExtractionReport, found: Vec<FileState>) {
     }
 }
 
+/// Checks cleaning, source positions and class.
 fn check(options: &Options) -> Result<()> {
     options.cleaning.check()?;
     if !(1..=MOST_POSITIONS).contains(&options.positions) {
-        return Err(Fault::new("impossible number of source positions")
+        return Err(Fault::new("number of source positions out of range")
             .expected(format!("1 to {MOST_POSITIONS}"))
             .found(options.positions)
             .usage());
     }
     if let Some(offset) = options.random_source {
         if !(0.0..=FIELD_RADIUS_DEG).contains(&offset) {
-            return Err(Fault::new("a random source outside the camera")
+            return Err(Fault::new("random source outside the camera")
                 .expected(format!("0 to {FIELD_RADIUS_DEG} deg, half the field of view"))
                 .found(format!("--random-source {offset}"))
-                .advice(
-                    "give the distance of the gammas' source from the camera's centre, such as 1.2",
-                )
+                .advice("give the distance of the gamma source from the camera centre, such as 1.2")
                 .usage());
         }
         if options.class == Some(GAMMA) {
@@ -263,8 +269,8 @@ fn check(options: &Options) -> Result<()> {
     }
     match options.source {
         Some([x, y]) if !(x.is_finite() && y.is_finite() && libm::hypot(x, y) < 20.0) => {
-            Err(Fault::new("impossible source position")
-                .expected("two numbers of deg within the camera")
+            Err(Fault::new("source position outside the camera")
+                .expected("x and y [deg], less than 20 deg from the centre")
                 .found(format!("{x},{y}"))
                 .usage())
         }
@@ -272,16 +278,18 @@ fn check(options: &Options) -> Result<()> {
     }
 }
 
-/// Random source positions where the particles are not known to be hadrons.
+/// Returns the error of random source positions for particles that are not known to be hadrons.
 fn not_of_hadrons(found: &str) -> Error {
     Fault::new("--random-source is for simulated hadrons")
-        .expected("--class hadron, or a file whose class column says hadron in every row")
+        .expected("--class hadron, or a file with class hadron in every row")
         .found(found)
-        .advice("it replaces the source position, which is true for gammas: leave it out for them")
+        .advice(
+            "it replaces the source position, which is the true one for gammas: omit it for them",
+        )
         .usage()
 }
 
-/// What the end of an extraction needs besides the ranks' reports.
+/// Last step of an extraction.
 struct ExtractionEnd<'a> {
     options: &'a Options,
     assignment: &'a Assignment,
@@ -289,7 +297,7 @@ struct ExtractionEnd<'a> {
 }
 
 impl ExtractionEnd<'_> {
-    /// Puts the ranks' reports together and writes the manifest.
+    /// Merges the reports of all ranks and writes the manifest.
     fn finish(
         &self,
         comm: &dyn Communicator,
@@ -300,26 +308,35 @@ impl ExtractionEnd<'_> {
         let all = mine.gather(comm, |file| &file.output)?;
         let outcome = all.refuse_all_failed();
         let summary = Summary::new(settings, all.files.clone(), all.failed(assignment));
-        let conclude = || {
-            // Files of earlier runs stay in the manifest, also where none is added to them.
+        let unresolved: BTreeMap<String, FailedFile> = value_of_root(comm, || {
+            // Files of earlier runs remain in the manifest, even if this run adds none.
             if outcome.is_err() && earlier.files.is_empty() {
                 started::remove(&options.output, WHOLE)?;
                 return Ok(BTreeMap::new());
             }
-            let is_read_only = storage::is_read_only(&options.output);
-            if !is_read_only {
-                Given::new(&options.inputs, options.root.as_deref(), "h5")
-                    .record(&options.output)?;
-            }
-            let whole = summary.write(&options.output, earlier)?;
-            if !is_read_only {
-                started::remove(&options.output, WHOLE)?;
-            }
-            earlier.unresolved(&options.output, &whole.files)
-        };
-        let unresolved: BTreeMap<String, FailedFile> = value_of_root(comm, conclude)?;
+            self.write(&summary, earlier)
+        })?;
         outcome?;
         let failed = unresolved.into_iter().chain(summary.failed).collect();
         Ok(Summary { failed, ..summary })
+    }
+
+    /// Writes the manifest and removes the mark of the start. Returns the failures of earlier runs
+    /// that remain.
+    fn write(
+        &self,
+        summary: &Summary,
+        earlier: &EarlierExtractions,
+    ) -> Result<BTreeMap<String, FailedFile>> {
+        let options = self.options;
+        let is_read_only = storage::is_read_only(&options.output);
+        if !is_read_only {
+            Given::new(&options.inputs, options.root.as_deref(), "h5").record(&options.output)?;
+        }
+        let whole = summary.write(&options.output, earlier)?;
+        if !is_read_only {
+            started::remove(&options.output, WHOLE)?;
+        }
+        earlier.unresolved(&options.output, &whole.files)
     }
 }

@@ -1,12 +1,12 @@
-//! Resumes an extraction: an output that is complete, of the same settings and the same content
-//! of its input, is kept as it is.
+//! Resumes an extraction: keeps complete outputs with the same settings and input content.
 //!
-//! An output has its name only when it is whole and on disk. A ledger line recognises it without
-//! reading it; its input is not read either where size and time of change are those of the line.
-//! An output without a line, which a kill leaves, is extracted again if it says that it is of
-//! the same settings and input. Anything else under the name of an output is refused.
+//! An output has its final name only when it is complete and on disk. A line of the ledger
+//! identifies it without reading it. Its input is not read either if size and time of change
+//! equal those of the line. A kill can leave an output without a line. It is extracted again if
+//! its attributes have the same settings and input. Any other file with the name of an output is
+//! refused.
 
-use super::manifest::{ExtractedFile, MANIFEST, Summary};
+use super::manifest::{EarlierExtractions, ExtractedFile, MANIFEST, Summary};
 use super::{Camera, Options};
 use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::finished::FinishedFile;
@@ -21,12 +21,10 @@ use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-pub type EarlierExtractions = crate::dataset::output::earlier::EarlierFiles<ExtractedFile>;
-
-/// Root attribute of an output: the hash of its settings.
+/// Root attribute of an output with the hash of its settings.
 pub const SETTINGS: &str = "settings_blake3";
 
-/// Returns a hash of all that shapes an output besides its input.
+/// Returns the hash of all settings on which an output depends, besides its input.
 pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm(), camera.radius_deg()));
@@ -37,11 +35,12 @@ pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-/// Refuses what stands in the way of the outputs, makes the output folder, and returns the files
-/// of earlier runs.
+/// Checks existing files with the names of outputs, creates the output folder, and returns the
+/// files of earlier runs.
 ///
 /// # Errors
-/// `Usage` if other files of the folder were extracted with other settings.
+/// `Usage` if other files of the folder were extracted with other settings, or an existing file
+/// is not an output of an extraction.
 pub fn prepare(
     assignment: &Assignment,
     options: &Options,
@@ -67,7 +66,7 @@ pub fn prepare(
         Ok(None) => EarlierExtractions::default(),
         Err(error) if !options.overwrite => return Err(error),
         Err(error) => {
-            log::warn!("{error}; files that earlier runs have extracted leave the manifest");
+            log::warn!("{error}; files of earlier runs are removed from the manifest");
             EarlierExtractions::default()
         }
     };
@@ -75,7 +74,7 @@ pub fn prepare(
     Ok(earlier)
 }
 
-/// The files of a manifest that are not of this run.
+/// Returns the files of a manifest that are not files of this run.
 fn earlier(
     assignment: &Assignment,
     options: &Options,
@@ -90,11 +89,11 @@ fn earlier(
     let mut earlier = EarlierExtractions::new(summary.files, summary.failed, assignment);
     if let (Some(other), false) = (earlier.files.first(), same_settings) {
         return Err(Fault::new(
-            "the output folder holds other files extracted with other settings",
+            "the output folder contains other files extracted with other settings",
         )
         .file(&options.output)
         .found(format!("{} and {} more", other.output, earlier.files.len() - 1))
-        .advice("choose another output, or extract all inputs at once into a new one")
+        .advice("choose a different output folder, or extract all inputs at once into a new one")
         .usage());
     }
     let entries = ledger::read(&options.output)?.entries;
@@ -109,7 +108,7 @@ fn earlier(
     Ok(earlier)
 }
 
-/// State of one file before the work.
+/// State of one file before the extraction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum FileState {
     Finished(ExtractedFile),
@@ -117,25 +116,27 @@ pub enum FileState {
     Failed(Failure),
 }
 
-/// What a file is looked at with.
+/// Surveyor of the files before the extraction.
 pub struct ExtractionSurveyor<'a> {
     pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     pub settings: &'a str,
-    /// Whether an earlier start has begun to replace the outputs: those that it has finished
-    /// are kept.
+    /// An earlier run has started to replace the outputs; its finished outputs are kept.
     pub resumes_overwriting: bool,
     pub stop: &'a StopFlag,
 }
 
 impl ExtractionSurveyor<'_> {
-    /// Looks at this rank's share of the files, and returns what all ranks have found.
+    /// Examines the files of this rank, and returns the states of all files.
+    ///
+    /// # Errors
+    /// `Environment` if the system fails to read a file; `Stopped` after a stop request.
     pub fn survey(&self, assignment: &Assignment) -> Result<Vec<FileState>> {
         let entries: Entries<ExtractedFile> = ledger::read(&self.options.output)?.entries;
         assignment.survey(self.comm, |job| {
             self.stop.refuse_if_requested()?;
             let known = entries.get(&job.name).map_or(&[][..], Vec::as_slice);
-            match self.look(job, known) {
+            match self.finished_output(job, known) {
                 Ok(Some(file)) => Ok(FileState::Finished(file)),
                 Ok(None) => Ok(FileState::Left),
                 Err(error @ Error::Environment(_)) => Err(error),
@@ -144,8 +145,11 @@ impl ExtractionSurveyor<'_> {
         })
     }
 
-    /// Returns the output of a job if it is finished, and a fault if it is of something else.
-    fn look(
+    /// Returns the output of a job; `None` if it is not finished.
+    ///
+    /// # Errors
+    /// `Usage` if a file with its name has other settings or a different input.
+    fn finished_output(
         &self,
         job: &Job,
         known: &[LedgerEntry<ExtractedFile>],
@@ -170,38 +174,40 @@ impl ExtractionSurveyor<'_> {
             return Err(differs(job, "and is not an event file"));
         };
         if file.text(SETTINGS).as_deref() != Some(self.settings) {
-            return Err(differs(job, "made with other settings"));
+            return Err(differs(job, "with other settings"));
         }
         if file.text("source_blake3") != Some(self.hash(&job.input)?) {
-            return Err(differs(job, "made from another content of its input"));
+            return Err(differs(job, "from a different content of its input"));
         }
         Ok(None)
     }
 
-    /// Returns the output of a ledger line, provided that it and its input are as they were.
+    /// Returns the output of a ledger line, after a check that it and its input are unchanged.
     fn recorded(&self, job: &Job, entry: &LedgerEntry<ExtractedFile>) -> Result<ExtractedFile> {
         let metadata = std::fs::symlink_metadata(&job.output);
         let is_whole = metadata.is_ok_and(|data| data.is_file() && data.len() == entry.bytes);
         if !is_whole || self.hash(&job.output)? != entry.file.output_blake3 {
-            return Err(differs(job, "changed since it was written"));
+            return Err(differs(job, "and was changed since it was written"));
         }
         let stamp = Stamp::of(&job.input).map(|stamp| stamp.portable());
         let is_same_file = stamp.is_some() && stamp == entry.input_stamp;
         if !is_same_file && self.hash(&job.input)? != entry.file.input_blake3 {
-            return Err(differs(job, "made from another content of its input"));
+            return Err(differs(job, "from a different content of its input"));
         }
         Ok(entry.file.clone())
     }
 
+    /// Returns the hash of a file.
     fn hash(&self, path: &Path) -> Result<String> {
         let progress = || self.comm.progress(Work::Hashing, 0);
         Ok(stamp::hash_text(&stamp::hash_file_with_progress(path, progress)?))
     }
 }
 
-fn differs(job: &Job, what: &str) -> Error {
-    Fault::new(format!("output exists already, {what}"))
+/// Returns the error of an existing file with the name of an output.
+fn differs(job: &Job, difference: &str) -> Error {
+    Fault::new(format!("output already exists, {difference}"))
         .file(&job.output)
-        .advice("give --overwrite to extract everything again, or choose another output")
+        .advice("give --overwrite to extract everything again, or choose a different output")
         .usage()
 }

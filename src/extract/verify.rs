@@ -33,7 +33,7 @@ pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<OutputVerificati
     verification::verify(comm, folder, &claims, &look)
 }
 
-/// Compares what an output says of itself with the manifest.
+/// Compares the attributes of an output with the manifest.
 fn check_attributes(
     path: &Path,
     file: &ExtractedFile,
@@ -41,13 +41,14 @@ fn check_attributes(
 ) -> std::result::Result<(), String> {
     let open = FinishedFile::open_events(path).ok_or("is not an event file")?;
     if open.text("source_blake3").as_ref() != Some(&file.input_blake3) {
-        return Err("says another source_blake3 than the manifest".to_string());
+        return Err("has a different source_blake3 than the manifest".to_string());
     }
     if summary.settings_blake3.is_some() && open.text(SETTINGS) != summary.settings_blake3 {
-        return Err(format!("says another {SETTINGS} than the manifest"));
+        return Err(format!("has a different {SETTINGS} than the manifest"));
     }
     if open.rows() != Some(file.images) {
-        return Err(format!("holds {:?} rows, not {}", open.rows(), file.images));
+        let rows = open.rows().map_or("no number of".to_string(), |rows| rows.to_string());
+        return Err(format!("has {rows} rows, not {}", file.images));
     }
     Ok(())
 }

@@ -255,15 +255,10 @@ const LEAST_PITCH: f64 = 1e-9;
 
 /// Returns the distance of neighbouring pixels: the median distance to the nearest pixel.
 fn pitch(x_cm: &[f64], y_cm: &[f64]) -> Result<f64> {
-    let nearest = |i: usize| {
-        (0..x_cm.len())
-            .filter(|j| *j != i)
-            .map(|j| libm::hypot(x_cm[i] - x_cm[j], y_cm[i] - y_cm[j]))
-            .fold(f64::INFINITY, f64::min)
-    };
     // A sample of pixels is enough for a very large camera.
     let step = x_cm.len().div_ceil(2048);
-    let mut distances: Vec<f64> = (0..x_cm.len()).step_by(step).map(nearest).collect();
+    let mut distances: Vec<f64> =
+        (0..x_cm.len()).step_by(step).map(|i| nearest_distance(x_cm, y_cm, i)).collect();
     distances.sort_by(f64::total_cmp);
     let pitch = distances[distances.len() / 2];
     let farthest = x_cm.iter().chain(y_cm).fold(0.0, |most: f64, x| most.max(x.abs()));
@@ -274,6 +269,14 @@ fn pitch(x_cm: &[f64], y_cm: &[f64]) -> Result<f64> {
         .expected(format!("a distance of neighbours above {:.3e} cm", farthest * LEAST_PITCH))
         .found(format!("{pitch:.3e} cm"))
         .input())
+}
+
+/// Returns the distance from pixel `i` to the nearest pixel.
+fn nearest_distance(x_cm: &[f64], y_cm: &[f64], i: usize) -> f64 {
+    (0..x_cm.len())
+        .filter(|j| *j != i)
+        .map(|j| libm::hypot(x_cm[i] - x_cm[j], y_cm[i] - y_cm[j]))
+        .fold(f64::INFINITY, f64::min)
 }
 
 /// Returns the neighbours of every pixel and their number.

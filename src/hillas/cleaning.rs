@@ -134,16 +134,10 @@ impl Cleaner {
     pub fn set_sigma(&mut self, sigma: &[f32]) {
         let CleaningThresholds::Sigma { high, low } = self.cleaning.thresholds else { return };
         let comparison = self.cleaning.comparison;
-        let level = |level: f64| {
-            sigma.iter().map(move |sigma| {
-                let usable = *sigma > 0.0 && sigma.is_finite();
-                if usable { comparison.exclusive(level * f64::from(*sigma)) } else { f32::INFINITY }
-            })
-        };
         self.sigma_low.clear();
-        self.sigma_low.extend(level(low));
+        self.sigma_low.extend(sigma.iter().map(|sigma| comparison.of_sigma(low, *sigma)));
         self.sigma_high.clear();
-        self.sigma_high.extend(level(high));
+        self.sigma_high.extend(sigma.iter().map(|sigma| comparison.of_sigma(high, *sigma)));
     }
 
     /// Selects the pixels of an image. `charge` (pixels) is in p.e. `given` (pixels) is not 0 for
@@ -256,6 +250,13 @@ impl Cleaner {
 }
 
 impl ThresholdComparison {
+    /// Returns the threshold of a pixel at `level` times its pedestal σ; infinity for a dead pixel.
+    #[inline]
+    fn of_sigma(self, level: f64, sigma: f32) -> f32 {
+        let is_usable = sigma > 0.0 && sigma.is_finite();
+        if is_usable { self.exclusive(level * f64::from(sigma)) } else { f32::INFINITY }
+    }
+
     /// Returns the f32 that a charge must exceed to pass `level` by this comparison, exactly.
     fn exclusive(self, level: f64) -> f32 {
         let nearest = level as f32;

@@ -10,7 +10,7 @@ mod cleaning;
 mod parameters;
 mod positions;
 
-pub use camera::{BUILT_IN_CAMERAS, Camera, FOCAL_LENGTH_CM, PITCH_CM};
+pub use camera::{BUILT_IN_CAMERAS, Camera, FOCAL_LENGTH_CM, MOST_PIXELS, PITCH_CM};
 pub use cleaning::{
     Cleaner, Cleaning, CleaningThresholds, ImagePixels, Islands, ThresholdComparison,
 };

@@ -2,9 +2,10 @@
 
 use super::elements::{Assessed, ReportTable, fact, heads};
 use super::format::{dash, measured, number};
+use crate::season::compare::IDENTICAL;
 use crate::season::{Migration, SeasonComparison, Side};
 use crate::statistics::measured::grouped;
-use crate::statistics::{ClassCounts, Measured, Paired};
+use crate::statistics::{ClassCounts, Paired};
 
 /// Returns the section of a comparison.
 pub fn section(of: &SeasonComparison) -> Assessed {
@@ -15,17 +16,13 @@ pub fn section(of: &SeasonComparison) -> Assessed {
         format!("of {} events at the source", grouped(of.scored)),
     )];
     let mut warnings = Vec::new();
+    if of.identical {
+        warnings.push(IDENTICAL.to_owned());
+    }
     if let Some(labelled) = &of.labelled {
-        let paired = |d: Option<Measured>| measured(d);
-        let note = |c: ClassCounts| {
-            format!(
-                "first minus second, on {} gammas, {} hadrons",
-                grouped(c.gamma),
-                grouped(c.hadron)
-            )
-        };
-        headline.push(fact("ΔAUC", paired(labelled.auc_difference), note(labelled.events)));
-        headline.push(fact("ΔQ", paired(labelled.quality_difference), note(labelled.all)));
+        let (auc, quality) = (labelled.auc_difference, labelled.quality_difference);
+        headline.push(fact("ΔAUC", measured(auc), labelled_note(labelled.events)));
+        headline.push(fact("ΔQ", measured(quality), labelled_note(labelled.all)));
         warnings.push(
             "Events that a model was trained on are among the labelled ones: compare on files that \
              neither was trained on."
@@ -67,6 +64,12 @@ fn sides(sides: [&Side; 2]) -> ReportTable {
             row("significance", &|s| dash(s.tally.significance, |x| number(x, 3))),
         ],
     }
+}
+
+/// Formats the numbers of labelled events.
+fn labelled_note(c: ClassCounts) -> String {
+    let (gammas, hadrons) = (grouped(c.gamma), grouped(c.hadron));
+    format!("first minus second, on {gammas} gammas, {hadrons} hadrons")
 }
 
 /// Compares the two as classifiers of labelled events, with paired differences.

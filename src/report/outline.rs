@@ -1,5 +1,7 @@
-//! Formats any JSON value as an outline of names and texts, for the model card and the provenance,
-//! whose content may grow without changes here.
+//! Formats any JSON value as an outline of names and texts.
+//!
+//! The page shows the model card and the provenance in this way, so their content may grow without
+//! changes here.
 //!
 //! Long lists and deep nesting are shortened and marked: the files contain everything.
 

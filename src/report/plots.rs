@@ -179,26 +179,10 @@ pub fn parameter(of: &ParameterHistogram, title: &str) -> Result<String> {
     let any = |bin: &usize| of.gamma[*bin] + of.hadron[*bin] > 0;
     let first = (0..bins).find(any).unwrap_or(0);
     let end = (first..bins).rev().find(any).map_or(bins.max(first + 1), |last| last + 1);
-    let outline = |class| -> Vec<(f64, f64)> {
-        let shares = of.shares(class);
-        let Some(shares) = shares.get(first..end) else { return Vec::new() };
-        let step = |(bin, share): (usize, &f64)| {
-            let low = (first + bin) as f64;
-            [(low, *share), (low + 1.0, *share)]
-        };
-        let steps = shares.iter().enumerate().flat_map(step);
-        [(first as f64, 0.0)].into_iter().chain(steps).chain([(end as f64, 0.0)]).collect()
-    };
-    let (gamma, hadron) = (outline(Class::Gamma), outline(Class::Hadron));
+    let [gamma, hadron] =
+        [Class::Gamma, Class::Hadron].map(|class| outline(&of.shares(class), first, end));
     let top = gamma.iter().chain(&hadron).map(|p| p.1).fold(0.0, f64::max).max(1e-9);
-    let tick = |x: &f64| {
-        let whole = (x - x.round()).abs() < 1e-6;
-        let value = of.edges.get(x.round().max(0.0) as usize).filter(|_| whole);
-        value.map_or_else(String::new, |value| {
-            let large = value.abs() >= 1e4;
-            if large { format!("{value:.0e}").replace('-', "−") } else { number(*value, 2) }
-        })
-    };
+    let tick = |x: &f64| edge_text(&of.edges, *x);
     let share = |y: &f64| axis_number(*y, top);
     let x = PlotAxis { low: first as f64, high: end as f64, title, label: &tick };
     let y =
@@ -208,6 +192,27 @@ pub fn parameter(of: &ParameterHistogram, title: &str) -> Result<String> {
         chart.draw_series([Polygon::new(gamma.clone(), GAMMA.mix(0.22))])?;
         line(&mut chart, &gamma, GAMMA, 2)?;
         dashed(&mut chart, &hadron, HADRON, 2)
+    })
+}
+
+/// Returns the steps of the shares of bins `first` to `end`.
+fn outline(shares: &[f64], first: usize, end: usize) -> Vec<(f64, f64)> {
+    let Some(shares) = shares.get(first..end) else { return Vec::new() };
+    let step = |(bin, share): (usize, &f64)| {
+        let low = (first + bin) as f64;
+        [(low, *share), (low + 1.0, *share)]
+    };
+    let steps = shares.iter().enumerate().flat_map(step);
+    [(first as f64, 0.0)].into_iter().chain(steps).chain([(end as f64, 0.0)]).collect()
+}
+
+/// Formats the edge of a bin as a tick; empty between edges.
+fn edge_text(edges: &[f64], x: f64) -> String {
+    let whole = (x - x.round()).abs() < 1e-6;
+    let value = edges.get(x.round().max(0.0) as usize).filter(|_| whole);
+    value.map_or_else(String::new, |value| {
+        let large = value.abs() >= 1e4;
+        if large { format!("{value:.0e}").replace('-', "−") } else { number(*value, 2) }
     })
 }
 

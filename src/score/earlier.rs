@@ -1,8 +1,7 @@
-//! Scores that earlier runs have written into the same output folder.
+//! Scores that earlier runs have written to the same output folder.
 //!
-//! They stay in the manifest, provided that they have the same model and settings. While a run
-//! works, the manifest is marked as incomplete and lists the files of other runs, so that no kill
-//! can lose them.
+//! They stay in the manifest if model and settings are the same. During a run the manifest is marked
+//! as incomplete and lists the files of other runs, so that a kill cannot lose them.
 
 use super::extracted::Extracted;
 use super::output::FORMAT;
@@ -52,7 +51,7 @@ pub fn read(
     if let Some(other) = earlier.files.first()
         && (manifest.model_blake3 != model || !same_settings)
     {
-        let what = if same_settings { "by another model" } else { "with other settings" };
+        let what = if same_settings { "by a different model" } else { "with other settings" };
         return Err(Fault::new(format!("the output folder holds other files scored {what}"))
             .file(&options.output)
             .found(format!("{} and {} more", other.output, earlier.files.len() - 1))
@@ -65,8 +64,8 @@ pub fn read(
     Ok(earlier)
 }
 
-/// Marks the scoring as incomplete: the manifest then lists only the files of other runs, and
-/// is removed if there are none.
+/// Marks the scoring as incomplete: the manifest then lists only the files of other runs, or is
+/// removed if there are none.
 pub fn begin(earlier: &EarlierScores, options: &Options, summary: Summary) -> Result<()> {
     let manifest = options.output.join(MANIFEST);
     if earlier.files.is_empty() {
@@ -88,8 +87,8 @@ pub fn merged(earlier: &EarlierScores, mut summary: Summary) -> Summary {
     summary
 }
 
-/// Whether an output is as the manifest says: by its length where a ledger knows it, else by
-/// what it says of itself.
+/// Returns whether an output agrees with the manifest: by its length if a ledger lists it, otherwise
+/// by its attributes.
 fn is_present(
     folder: &Path,
     file: &ScoredFile,

@@ -1,8 +1,8 @@
-//! A look-up table of the energy by size and dist.
+//! Look-up table of the energy by size and dist.
 //!
-//! TOML: ascending `log10_size` [p.e.] and `dist` [deg], and `log10_energy` [TeV] with a row
-//! per size and a column per dist. Between the points it is bilinear; outside of them, and
-//! where a corner is NaN, there is no energy.
+//! The TOML file has ascending `log10_size` [p.e.] and `dist` [deg], and `log10_energy` [TeV] with
+//! a row per size and a column per dist. Values between the points are bilinear. Outside of the
+//! points, and where a corner is NaN, the energy is NaN.
 
 use crate::bounded;
 use crate::config::parse_toml;
@@ -19,7 +19,7 @@ pub struct EnergyTable {
     log10_size: Vec<f64>,
     dist: Vec<f64>,
     log10_energy: Vec<Vec<f64>>, // (sizes, dists)
-    /// blake3 of the file: it shapes outputs.
+    /// blake3 of the file, part of the hash of the settings.
     #[serde(skip)]
     pub blake3: String,
 }
@@ -47,7 +47,7 @@ impl EnergyTable {
         let (sizes, dists) = (table.log10_size.len(), table.dist.len());
         let rows = &table.log10_energy;
         if rows.len() != sizes || rows.iter().any(|row| row.len() != dists) {
-            return Err(Fault::new("the energy table has another shape than its axes")
+            return Err(Fault::new("the energy table does not have the shape of its axes")
                 .column("log10_energy")
                 .expected(format!("{sizes} rows of {dists}"))
                 .found(format!("{} rows", rows.len()))
@@ -57,7 +57,7 @@ impl EnergyTable {
         Ok(table)
     }
 
-    /// Energy [TeV] at a size [p.e.] and dist [deg]; NaN outside of the table.
+    /// Returns the energy [TeV] at a size [p.e.] and dist [deg]; NaN outside of the table.
     pub fn energy(&self, size: f64, dist: f64) -> f64 {
         let (Some((i, u)), Some((j, v))) =
             (place(&self.log10_size, libm::log10(size)), place(&self.dist, dist))
@@ -71,7 +71,8 @@ impl EnergyTable {
     }
 }
 
-/// The interval of ascending points that x lies in, and where in it (0…1).
+/// Returns the index of the interval of ascending points that contains x, and the relative
+/// position in it (0 to 1).
 fn place(points: &[f64], x: f64) -> Option<(usize, f64)> {
     let last = points.len() - 1;
     if !(points[0] <= x && x <= points[last]) {

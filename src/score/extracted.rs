@@ -1,5 +1,6 @@
-//! Compares inputs that `extract` has written with the manifest of their extraction, and takes
-//! up the images that are missing from it: they are missing from the scores too.
+//! Compares inputs that `extract` has written with the manifest of their extraction.
+//!
+//! Images that the extraction could not read are missing from the scores too, and are listed there.
 
 use super::Options;
 use crate::comm::{Communicator, value_of_root};
@@ -11,21 +12,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What the extractions of the inputs say; the same on all ranks.
+/// Contents of the manifests of the extractions; the same on all ranks.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Extracted {
     /// By output: inputs that are in the folder of an extraction, but not in its manifest.
     unlisted: BTreeMap<String, Failure>,
     /// By output: hash of the input when it was extracted.
     hashes: BTreeMap<String, String>,
-    /// Files that the extractions should have written; of several shards, the first has them.
+    /// Files that the extractions should have written. Only the first of several shards lists them.
     absent: BTreeMap<String, FailedFile>,
     /// Extractions that are inputs as a whole.
     whole: Vec<String>,
 }
 
 impl Extracted {
-    /// Reads the manifests of the extractions that the files are of.
+    /// Reads the manifests of the extractions that have written the files.
     ///
     /// # Errors
     /// `Input` if an extraction has not finished.
@@ -66,7 +67,7 @@ impl Extracted {
         self.unlisted.get(output)
     }
 
-    /// Refuses an input whose content, of this hash, is not the one that was extracted.
+    /// Refuses an input whose hash is not the one that the extraction recorded.
     ///
     /// # Errors
     /// `Input`.
@@ -82,7 +83,7 @@ impl Extracted {
         &self.absent
     }
 
-    /// Whether a failure of an earlier run is one that the manifests read now would repeat.
+    /// Returns whether a failure of an earlier run is repeated by the manifests read now.
     pub fn is_outdated(&self, failed: &FailedFile) -> bool {
         failed.extraction.as_ref().is_some_and(|extraction| self.whole.contains(extraction))
     }

@@ -1,6 +1,7 @@
-//! One input file: opened and checked, then read block by block, with what is only known
-//! when its rows are: whether its own `dist` and `alpha` are those of its centroid, axis and
-//! source, and how far from the camera's centre the source was.
+//! Opens, checks and reads an input file.
+//!
+//! Some checks need the rows: `dist` and `alpha` of the file must agree with centroid, axis and
+//! source, and the source must be far enough from the camera centre.
 
 use super::scoring_plan::{AtPositions, ScoredRows, ScoringPlan};
 use crate::data::schema::plausible;
@@ -14,28 +15,35 @@ use std::path::Path;
 /// [`hillas::WITHIN_DEG`] in the precision of scored quantities [deg].
 const WITHIN_DEG: f32 = hillas::WITHIN_DEG as f32;
 
-/// An input with its columns open.
+/// Input file with open columns.
 pub struct ScoringInput {
     pub file: InputFile,
     reader: TableReader,
-    quantities: Vec<String>, // that are read
-    /// Whether the slot of a block is read.
+    quantities: Vec<String>, // names of those that are read
+    /// Whether each slot of a block is read.
     slots: Vec<bool>,
     pub keys: Vec<String>,
     pub class: bool,
+    /// Quantities whose first values are not plausible.
+    pub warnings: Vec<String>,
 }
 
-/// What is found in rows.
+/// Findings in the rows of a file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
-    /// Least and largest distance of the source from the camera's centre [deg].
+    /// Quantities whose first values are not plausible.
+    pub warnings: Vec<String>,
+    /// Least and largest distance of the source from the camera centre [deg].
     pub offset: Option<[f64; 2]>,
     compared: u64,
     different: u64,
 }
 
 impl ScoringInput {
-    /// Opens the columns of a file, and checks everything that can be checked without rows.
+    /// Opens the columns of a file, and makes all checks that need no rows.
+    ///
+    /// # Errors
+    /// `Input`.
     pub fn new(mut file: InputFile, plan: &ScoringPlan) -> Result<ScoringInput> {
         let table = file.table();
         check_units(&plan.card, table)?;
@@ -47,7 +55,7 @@ impl ScoringInput {
         for wanted in &plan.wanted {
             let there = wanted.as_ref().and_then(|w| {
                 let named = w.names.iter().find(|name| known.contains(&name.as_str()));
-                // What is needed and not there is told by the table itself.
+                // The table reports a required quantity that is missing.
                 named.or(w.names.first().filter(|_| w.needed))
             });
             slots.push(there.is_some());
@@ -56,8 +64,8 @@ impl ScoringInput {
         let class = plan.keys && table.has_class();
         let request = Request { quantities, keys: keys.clone(), shower: false, class };
         let reader = file.reader(&request)?;
-        let quantities = request.quantities;
-        Ok(ScoringInput { file, reader, quantities, slots, keys, class })
+        let (quantities, warnings) = (request.quantities, Vec::new());
+        Ok(ScoringInput { file, reader, quantities, slots, keys, class, warnings })
     }
 
     pub fn rows(&self) -> u64 {
@@ -70,7 +78,7 @@ impl ScoringInput {
         [stamp.portable(), stamp.exact()]
     }
 
-    /// Reads rows into the slots of a block; those that are not read stay empty.
+    /// Reads rows into the slots of a block; slots that are not read stay empty.
     pub fn read(&mut self, rows: Range<u64>, block: &mut Block) -> Result<()> {
         // The slots keep their memory from block to block.
         let mut is_read = self.slots.iter();
@@ -78,7 +86,7 @@ impl ScoringInput {
         let is_first = rows.start == 0;
         self.reader.read(rows, block)?;
         if is_first {
-            self.warn_of_values(&block.quantities);
+            self.find_implausible(&block.quantities);
         }
         let mut read = std::mem::take(&mut block.quantities).into_iter();
         let mut next = |is_read: &bool| is_read.then(|| read.next()).flatten().unwrap_or_default();
@@ -88,17 +96,22 @@ impl ScoringInput {
 }
 
 impl ScoringInput {
-    /// Warns of quantities whose first values no telescope has, such as angles in another unit.
-    fn warn_of_values(&self, values: &[Vec<f32>]) {
+    /// Warns of quantities whose first values no telescope has, such as angles in a wrong unit.
+    fn find_implausible(&mut self, values: &[Vec<f32>]) {
         for (name, finding) in plausible::findings(self.file.table(), &self.quantities, values) {
-            log::warn!("{}: {}", self.file.path().display(), finding.line(name));
+            let line = finding.line(name);
+            log::warn!("{}: {line}", self.file.path().display());
+            self.warnings.push(line);
         }
     }
 }
 
 impl Facts {
-    /// Looks at rows that were seen from all positions, the first of which is the source;
-    /// `first` is the first of them in the file.
+    /// Adds rows whose positions are computed, the first of which is the source; `first` is the number
+    /// of the first row in the file.
+    ///
+    /// # Errors
+    /// `Input` if the source is too near to the camera centre to be rotated.
     pub fn look(
         &mut self,
         rows: &ScoredRows,
@@ -115,7 +128,7 @@ impl Facts {
                 continue; // a row without a score
             }
             if at.angles.len() > 1 && offset < LEAST_OFFSET_DEG {
-                let what = "the source is too near to the camera's centre to be turned about it";
+                let what = "the source is too near to the camera centre to be rotated about it";
                 return Err(Fault::new(what)
                     .file(path)
                     .row(first + row as u64)
@@ -130,7 +143,7 @@ impl Facts {
         let [dist, alpha] = at.own.map(column);
         self.compared += dist.len().max(alpha.len()) as u64;
         let [seen_dist, seen_alpha] = rows.at_source();
-        // What is NaN in one of the two cannot be compared.
+        // NaN in one of the two cannot be compared.
         let differs =
             |own: Option<&f32>, seen: f32| own.is_some_and(|own| (own - seen).abs() > WITHIN_DEG);
         let pairs = seen_dist.iter().zip(seen_alpha).enumerate();
@@ -140,8 +153,9 @@ impl Facts {
         Ok(())
     }
 
-    /// Takes up those of other rows of the same file.
+    /// Adds the facts of other rows of the same file.
     pub fn merge(&mut self, other: &Facts) {
+        self.warnings.extend(other.warnings.iter().cloned());
         self.compared += other.compared;
         self.different += other.different;
         self.offset = match (self.offset, other.offset) {
@@ -150,25 +164,29 @@ impl Facts {
         };
     }
 
-    /// As numbers, to be kept with a piece of a file.
+    /// Returns the facts as numbers, for the attributes of a piece.
     pub fn to_numbers(&self) -> Vec<f64> {
         let counts = [self.compared as f64, self.different as f64];
         counts.into_iter().chain(self.offset.into_iter().flatten()).collect()
     }
 
-    pub fn from_numbers(numbers: &[f64]) -> Facts {
+    /// Returns the facts of a piece from its numbers and its warnings.
+    pub fn from_numbers(numbers: &[f64], warnings: Vec<String>) -> Facts {
         let offset = numbers.get(2).zip(numbers.get(3)).map(|(a, b)| [*a, *b]);
         let count = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
-        Facts { offset, compared: count(0), different: count(1) }
+        Facts { warnings, offset, compared: count(0), different: count(1) }
     }
 
-    /// Refuses a whole file whose own figures are not those of its geometry.
+    /// Refuses a file whose `dist` and `alpha` do not agree with its geometry.
+    ///
+    /// # Errors
+    /// `Input`.
     pub fn refuse_wrong_geometry(&self, path: &Path) -> Result<()> {
         let allowed = MOST_DIFFERENT * self.compared as f64;
         if self.different as f64 <= allowed {
             return Ok(());
         }
-        Err(Fault::new("dist and alpha are not those of centroid, axis and source")
+        Err(Fault::new("dist and alpha do not agree with centroid, axis and source")
             .file(path)
             .expected(format!("differences over {WITHIN_DEG} deg in at most 1 % of the rows"))
             .found(format!("{} of {} rows", self.different, self.compared))
@@ -177,7 +195,7 @@ impl Facts {
     }
 }
 
-/// Refuses a table whose centroid, axis or source is in another unit than deg.
+/// Refuses a table whose centroid, axis or source is not in deg.
 fn check_geometry(plan: &ScoringPlan, table: &Table) -> Result<()> {
     let geometry = plan.positions.iter().flat_map(|at| at.geometry);
     for wanted in geometry.filter_map(|slot| plan.wanted[slot].as_ref()) {

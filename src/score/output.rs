@@ -1,5 +1,5 @@
-//! One output file: a row per input row, as HDF5 (group `scores`, one dataset per column) or
-//! as a table of text.
+//! Writes an output file with a row per input row: HDF5 (group `scores`, one dataset per column),
+//! or a text table.
 
 use super::Format;
 use super::input::Facts;
@@ -15,13 +15,13 @@ use std::path::Path;
 pub const GROUP: &str = "scores";
 pub const FORMAT: &str = "taiga-flow-scores";
 pub const VERSION: i64 = 1;
-/// Of files with assumed positions of the source. In version 2 `energy` was one value per
-/// event, that at the source, also of events that count at an OFF position.
+/// Version of files with assumed source positions. In version 2, `energy` was one value per event,
+/// at the source, also for events that count at an OFF position.
 pub const VERSION_WITH_POSITIONS: i64 = 3;
-/// Of pieces of a file, which are put together later.
+/// Format of the pieces of a file, which are merged later.
 pub const PIECE_FORMAT: &str = "taiga-flow-scores-piece";
 
-/// What an output is made of: the blake3 of each, as its attributes tell.
+/// Origin of an output, as in its attributes: the blake3 of input, model and settings.
 #[derive(Debug, Clone)]
 pub struct Provenance {
     /// Path of the input relative to the root.
@@ -32,7 +32,7 @@ pub struct Provenance {
     pub settings: String,
 }
 
-/// Rows by what became of them.
+/// Numbers of rows by status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatusCounts {
     /// By status bit, over all positions.
@@ -46,7 +46,7 @@ pub struct StatusCounts {
 }
 
 impl StatusCounts {
-    /// Takes up the status (positions, rows) of rows.
+    /// Adds the status (positions, rows) of rows.
     pub fn add(&mut self, status: &[u32], positions: usize) {
         for (count, (bit, _)) in self.status.iter_mut().zip(STATUS_BITS) {
             *count += status.iter().filter(|s| *s & bit != 0).count() as u64;
@@ -59,7 +59,7 @@ impl StatusCounts {
         self.outside += (0..rows).filter(not_inside).count() as u64 - unusable;
     }
 
-    /// Takes up the times of rows.
+    /// Adds the times of rows.
     pub fn add_times(&mut self, times: &[i64]) {
         let implausible = times.iter().filter(|time| !unix_time::is_plausible(**time));
         self.implausible_times += implausible.count() as u64;
@@ -72,7 +72,7 @@ impl StatusCounts {
         self.outside += other.outside;
     }
 
-    /// Counts by the name of the bit.
+    /// Returns the counts by the name of the bit.
     pub fn by_name(&self) -> BTreeMap<String, u64> {
         let named = STATUS_BITS.iter().zip(self.status);
         named.map(|((_, name), count)| ((*name).to_string(), count)).collect()
@@ -97,7 +97,7 @@ impl StatusCounts {
 pub struct ScoreOutput {
     writer: Writer,
     class: bool,
-    /// The column of times, which is one of the keys, where there is one.
+    /// Index of the key with times, if there is one.
     time: Option<usize>,
     pub counts: StatusCounts,
 }
@@ -147,7 +147,10 @@ impl ScoreOutput {
         }
     }
 
-    /// Gives the file its name; refuses if a row is missing.
+    /// Writes the attributes and gives the file its final name.
+    ///
+    /// # Errors
+    /// `Internal` if a row is missing.
     pub fn finish(
         self,
         plan: &ScoringPlan,
@@ -200,8 +203,7 @@ impl ScoreOutput {
         writer.finish(&attributes).map(|_| ())
     }
 
-    /// The same for a piece of a file.
-    /// Ends a piece of so many rows; `stamps` are the portable and the exact one of the input.
+    /// Finishes a piece of `rows` rows; `stamps` are the portable and the exact stamp of the input.
     pub fn finish_piece(
         self,
         rows: u64,
@@ -211,12 +213,15 @@ impl ScoreOutput {
     ) -> Result<()> {
         self.refuse_missing(rows)?;
         let Writer::Columns(writer) = self.writer else {
-            return Err(Fault::new("a piece of a file is no text").internal());
+            return Err(Fault::new("a piece of a file cannot be a text table").internal());
         };
         let text = |name: &str, value: &str| (name.to_string(), Attribute::Text(value.to_string()));
+        let warnings = serde_json::to_string(&facts.warnings)
+            .map_err(|e| Fault::new("cannot write the warnings").found(e).internal())?;
         writer
             .finish(&[
                 text("format", PIECE_FORMAT),
+                text("warnings", &warnings),
                 text("settings_blake3", settings),
                 text("input_stamp", stamps[0]),
                 text("input_exact_stamp", stamps[1]),
@@ -231,6 +236,9 @@ impl ScoreOutput {
         if self.rows() == rows {
             return Ok(());
         }
-        Err(Fault::new("rows out are not rows in").expected(rows).found(self.rows()).internal())
+        Err(Fault::new("the output does not have the rows of its input")
+            .expected(rows)
+            .found(self.rows())
+            .internal())
     }
 }

@@ -1,11 +1,9 @@
-//! Going on with a scoring: an output that is complete, of the same model, the same content
-//! of the input and the same settings is kept as it is, whether the scoring was interrupted
-//! or had finished and the archive has grown since.
+//! Resumes a scoring: keeps finished outputs of the same model, input content and settings.
 //!
-//! An output has its name only when it is whole and on disk, so what is found under a name
-//! needs no second reading, except for what the manifest says about it, and that the ledger
-//! knows. A text table does not say what it was made of: there the ledger alone counts.
-//! Anything else under the name of an output is refused, as ever.
+//! This applies to interrupted scorings, and to finished ones whose archive has grown. An output
+//! gets its name only when it is complete and on disk, so it is not read again; its entry of the
+//! manifest is in the ledger. A text table has no attributes: its ledger entry alone identifies it.
+//! Any other file with the name of an output is refused.
 
 use super::output::{FORMAT, GROUP, StatusCounts, VERSION_WITH_POSITIONS};
 use super::scoring_plan::ScoringPlan;
@@ -24,10 +22,10 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Of the first line of a text table [bytes].
+/// Longest first line of a text table [bytes].
 const LONGEST_HEADER: u64 = 65_536;
 
-/// Hash of all that shapes an output besides its input.
+/// Returns the hash of everything that determines an output except its input.
 pub fn settings_hash(
     model: &str,
     schema: &Schema,
@@ -36,7 +34,7 @@ pub fn settings_hash(
 ) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let (score, format) = (&options.score, options.format);
-    // A row of another file format is another row.
+    // Outputs of different file formats differ.
     let version = match &plan.positions {
         Some(_) => format!("{version}, format {VERSION_WITH_POSITIONS}"),
         None => version.to_string(),
@@ -46,8 +44,8 @@ pub fn settings_hash(
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-/// Hash of the settings that all outputs of a folder share: those of [`settings_hash`] without
-/// the schema, which may differ between files.
+/// Returns the hash of the settings that all outputs of a folder share: those of [`settings_hash`]
+/// without the schema, which may differ between files.
 pub fn shared_settings(options: &Options, plan: &ScoringPlan) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let text =
@@ -55,8 +53,11 @@ pub fn shared_settings(options: &Options, plan: &ScoringPlan) -> String {
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-/// Refuses what stands in the way of the outputs, of which the ledgers have `entries`; makes the
-/// output folder.
+/// Refuses files that the outputs must not replace, and creates the output folder. `entries` are
+/// those of the ledgers.
+///
+/// # Errors
+/// `Usage`.
 pub fn prepare(
     assignment: &Assignment,
     options: &Options,
@@ -66,7 +67,7 @@ pub fn prepare(
     let manifest = options.output.join(MANIFEST);
     match Summary::read(&manifest) {
         Ok(Some(summary)) if summary.model_blake3 != model && !options.overwrite => {
-            return Err(Fault::new("the output folder is of another model")
+            return Err(Fault::new("the output folder has scores of a different model")
                 .file(&options.output)
                 .expected(model)
                 .found(summary.model_blake3)
@@ -97,14 +98,13 @@ fn output_kind(format: Format) -> OutputKind {
     }
 }
 
-/// Makes the folders of the outputs.
+/// Creates the folders of the outputs.
 pub fn begin(jobs: &[&Job]) -> Result<()> {
     let parents: BTreeSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
     parents.into_iter().try_for_each(storage::create_folder)
 }
 
-/// Removes what killed jobs have left in the output folder: next to outputs, and parts of
-/// manifests.
+/// Removes temporary files of killed jobs from the output folder.
 pub fn remove_leftovers(options: &Options) -> Result<()> {
     let is_locked = options.shard.1 == 1;
     storage::remove_dead_parts_below(&options.output, is_locked)
@@ -113,11 +113,14 @@ pub fn remove_leftovers(options: &Options) -> Result<()> {
 /// An output that is kept.
 pub struct KeptOutput {
     pub file: ScoredFile,
-    /// Whether a ledger has its line.
+    /// Whether a ledger lists it.
     pub in_ledger: bool,
 }
 
-/// The output of a job if it is finished; a fault if it is of something else.
+/// Returns the output of a job if it is finished.
+///
+/// # Errors
+/// `Usage` if the file is not the output of this input and these settings.
 pub fn finished(
     job: &Job,
     format: Format,
@@ -129,7 +132,7 @@ pub fn finished(
     let path = &job.output;
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(None) };
     let other = |what: &str| {
-        Fault::new(format!("output exists already, {what}"))
+        Fault::new(format!("output already exists, {what}"))
             .file(path)
             .advice("give --overwrite to score everything again, or choose another output")
             .usage()
@@ -149,7 +152,7 @@ pub fn finished(
         return match (entry, known.last()) {
             (Some(entry), _) => Ok(Some(KeptOutput { file: entry.file.clone(), in_ledger: true })),
             (None, Some(entry)) => Err(differs(&other, entry, settings)),
-            // Killed between the output and its line.
+            // The scoring was killed between writing the output and its ledger line.
             (None, None) => Ok(None),
         };
     }
@@ -168,12 +171,12 @@ pub fn finished(
     let rows = if file.has(&status) {
         file.for_each_block_u32(&status, |values, positions| counts.add(values, positions))?
     } else {
-        // Without the column nobody knows what became of its rows.
+        // Without this column the counts of the manifest are unknown.
         return Ok(None);
     };
     add_times(&file, rows, &mut counts)?;
     if file.rows() != Some(rows) {
-        return Err(other("with another number of rows than it says"));
+        return Err(other("with a number of rows that differs from its attribute"));
     }
     let file = ScoredFile {
         output: job.name.clone(),
@@ -183,12 +186,13 @@ pub fn finished(
         unusable: counts.unusable,
         outside: counts.outside,
         implausible_times: counts.implausible_times,
+        warnings: Vec::new(), // the input has them
         status: counts.by_name(),
     };
     Ok(Some(KeptOutput { file, in_ledger: false }))
 }
 
-/// Counts the times of an output that are not plausible, where it has any.
+/// Counts the implausible times of an output, if it has times.
 fn add_times(file: &FinishedFile, rows: u64, counts: &mut StatusCounts) -> Result<()> {
     if !file.has(&format!("{GROUP}/{}", unix_time::COLUMN)) {
         return Ok(());
@@ -217,7 +221,7 @@ fn differs(
     }
 }
 
-/// Whether what stands under the name of an output may be one of this model.
+/// Returns whether the file with the name of an output may be an output of this model.
 fn is_of_model(
     job: &Job,
     model: &str,
@@ -236,7 +240,7 @@ fn is_of_model(
     }
 }
 
-/// Whether a text table has a column of scores in its first line.
+/// Returns whether the first line of a text table names a column of scores.
 fn begins_as_scores(path: &Path) -> bool {
     let Ok(file) = std::fs::File::open(path) else { return false };
     let mut line = String::new();

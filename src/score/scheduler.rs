@@ -1,34 +1,34 @@
-//! Who scores what: tasks longest first, in ever smaller shares to whoever asks.
+//! Distributes tasks to the ranks, longest first and in decreasing shares.
 //!
-//! All ranks know the tasks and the first share of each, so that work begins without a
-//! message; more than half of the work is left for later. Then a rank that is about to run out asks
-//! rank 0, which gives it 1/(2·ranks) of what is left, at least a task (guided
-//! self-scheduling, Polychronopoulos and Kuck 1987): slow ranks ask less often. Messages are
-//! two-sided and few; rank 0 answers between two blocks of its own work. The pieces of one
-//! file may go to any ranks; when all are there, one rank is asked to put them together.
+//! All ranks know the tasks and the first share of each rank, so that work begins without a
+//! message. More than half of the work is distributed later: a rank that is about to run out asks
+//! rank 0, which sends 1/(2·ranks) of the remaining tasks, at least one (guided self-scheduling,
+//! Polychronopoulos and Kuck 1987). Slow ranks therefore ask less often. Messages are two-sided and
+//! few; rank 0 answers between two blocks of its own work. The pieces of a file may go to any
+//! ranks; when all are complete, one rank merges them.
 
 use crate::comm::{Communicator, is_root};
 use crate::error::Result;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-/// A share is at least so long [ns], or one task: fewer would be more messages than work.
+/// Least duration of a share of several tasks [ns]: shorter ones would cost more messages.
 const LEAST_SHARE: u64 = 200_000_000;
-/// Tasks in one message: less than what MPI sends without asking whether it is waited for.
+/// Most tasks in one message, which MPI then sends eagerly, without a handshake.
 const MOST_TASKS: usize = 64;
 
-/// A piece of work; `job` is the index of a file.
+/// A unit of work; `job` is the index of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
     /// A whole file.
     File { job: usize },
-    /// Some rows of a file, into a file of their own.
+    /// A range of rows of a file, written to a separate file.
     Piece { job: usize, rows: (u64, u64) },
-    /// The output of a file from its pieces.
+    /// Merging of the pieces of a file into its output.
     Merge { job: usize },
 }
 
-/// A task and how long it takes, about [ns].
+/// A task and its approximate duration [ns].
 pub type Costed = (Task, u64);
 
 impl Task {
@@ -38,7 +38,7 @@ impl Task {
         }
     }
 
-    /// The rows that are scored, of a file of `all` rows.
+    /// Returns the rows to score, of a file with `all` rows.
     pub fn rows(&self, all: u64) -> Range<u64> {
         match self {
             Task::File { .. } => 0..all,
@@ -66,13 +66,13 @@ impl Task {
     }
 }
 
-/// What is left, and who waits for some of it; rank 0 has it.
+/// Remaining tasks and waiting ranks, on rank 0.
 #[derive(Debug)]
 struct Manager {
     ranks: u64,
     left: VecDeque<Costed>, // longest first
     cost: u64,              // of those left
-    /// Pieces of a file that are not there yet, and whether one failed.
+    /// Number of unfinished pieces of each file, and whether a piece failed.
     pieces: BTreeMap<usize, (usize, bool)>,
     merges: BTreeMap<usize, u64>, // cost
     waiting: Vec<usize>,
@@ -94,7 +94,7 @@ impl Manager {
         Manager { ranks, left, cost, pieces, merges, waiting, informed: 0 }
     }
 
-    /// The next share; empty if nothing is left now.
+    /// Returns the next share; empty if no task is left now.
     fn share(&mut self) -> Vec<Costed> {
         let enough = (self.cost / (2 * self.ranks)).max(LEAST_SHARE);
         let (mut share, mut sum) = (Vec::new(), 0);
@@ -107,7 +107,7 @@ impl Manager {
         share
     }
 
-    /// Takes note of a task that was done, or failed.
+    /// Records the end of a task and its success.
     fn done(&mut self, task: &Task, well: bool) {
         let Task::Piece { job, .. } = task else { return };
         let Some((left, failed)) = self.pieces.get_mut(job) else { return };
@@ -125,13 +125,13 @@ impl Manager {
         }
     }
 
-    /// Whether nothing is left, and nothing will be.
+    /// Returns whether no task is left and none will be added.
     fn is_over(&self) -> bool {
         self.left.is_empty() && self.pieces.is_empty()
     }
 }
 
-/// One rank's part of the dealing.
+/// Tasks of one rank, and its connection to rank 0.
 pub struct WorkQueue<'a> {
     comm: &'a dyn Communicator,
     manager: Option<Manager>,
@@ -146,7 +146,8 @@ const DONE: u8 = 2;
 const FAILED: u8 = 3;
 
 impl<'a> WorkQueue<'a> {
-    /// All ranks bring the same tasks; `merges` is the cost of putting a file together.
+    /// Creates the queue of a rank. All ranks pass the same tasks; `merges` is the cost of merging
+    /// each file.
     pub fn new(
         comm: &'a dyn Communicator,
         tasks: Vec<Costed>,
@@ -159,12 +160,12 @@ impl<'a> WorkQueue<'a> {
         WorkQueue { comm, manager, at_hand, asked: false, over: false }
     }
 
-    /// The next task that is at hand.
+    /// Returns the next task of this rank.
     pub fn take(&mut self) -> Option<Costed> {
         self.at_hand.pop_front()
     }
 
-    /// Asks for more, unless there is some or it was asked for already.
+    /// Asks rank 0 for tasks, unless some are left or a request is pending.
     pub fn ask(&mut self) -> Result<()> {
         if !self.at_hand.is_empty() || self.asked || self.over {
             return Ok(());
@@ -178,7 +179,7 @@ impl<'a> WorkQueue<'a> {
         Ok(())
     }
 
-    /// Tells that a task was done, or failed.
+    /// Reports the end of a task and its success.
     pub fn done(&mut self, task: &Task, well: bool) -> Result<()> {
         match &mut self.manager {
             Some(manager) => manager.done(task, well),
@@ -191,7 +192,7 @@ impl<'a> WorkQueue<'a> {
         Ok(())
     }
 
-    /// Takes the messages that have come, and as rank 0 answers those who wait.
+    /// Receives pending messages; rank 0 also answers waiting ranks.
     pub fn poll(&mut self) -> Result<()> {
         while let Some((from, bytes)) = self.comm.receive()? {
             let (kind, tasks) = parse(&bytes);
@@ -211,7 +212,7 @@ impl<'a> WorkQueue<'a> {
         for rank in std::mem::take(&mut manager.waiting) {
             let share = manager.share();
             if share.is_empty() && !manager.is_over() {
-                // Pieces are on their way, and then there will be something to put together.
+                // Pieces are being scored, and their file will have to be merged.
                 manager.waiting.push(rank);
                 continue;
             }
@@ -221,7 +222,7 @@ impl<'a> WorkQueue<'a> {
         Ok(())
     }
 
-    /// Whether this rank has nothing more to do, nor to answer.
+    /// Returns whether this rank has no more work and no rank to answer.
     pub fn is_over(&self) -> bool {
         let others = self.manager.as_ref().is_none_or(|m| m.informed + 1 >= self.comm.size());
         self.over && self.at_hand.is_empty() && others
@@ -245,7 +246,7 @@ mod tests {
     use crate::comm::{SingleRank, Threads};
     use taiga_flow_gpu::random::Stream;
 
-    /// Files of very uneven length, of which the longest are in pieces.
+    /// Returns tasks for files of very uneven length, the longest in pieces.
     fn tasks(stream: Stream) -> (Vec<Costed>, BTreeMap<usize, u64>) {
         let (mut tasks, mut merges) = (Vec::new(), BTreeMap::new());
         for job in 0..60 {
@@ -263,7 +264,7 @@ mod tests {
         (tasks, merges)
     }
 
-    /// Goes through the tasks as a rank does, failing some of them.
+    /// Processes the tasks as a rank does, and lets some of them fail.
     fn work(
         comm: &dyn Communicator,
         stream: Stream,
@@ -289,8 +290,7 @@ mod tests {
 
     #[test]
     fn every_task_has_one_rank_and_merges_come_last() {
-        let stream = Stream::new(u64::from(std::process::id()), "tasks", &[]);
-        println!("tasks of process {}", std::process::id());
+        let stream = Stream::new(crate::test_seed(), "tasks", &[]);
         let (all, merges) = tasks(stream);
         let fails = |task: &Task| matches!(task, Task::Piece { rows: (2, _), .. });
         let pieces = |job: usize| {

@@ -1,8 +1,8 @@
-//! Parts of an archive that are scored by jobs of their own, without MPI: `--shard I/N`.
+//! Parts of an archive that separate jobs score without MPI (`--shard I/N`).
 //!
-//! A part is a function of the list of files alone. Each has a manifest of its own in the
-//! folder of the ledger; whoever finishes and finds all others finished writes the manifest of
-//! the whole, the very bytes of an undivided scoring.
+//! A part depends on the list of files alone. Each part has its own manifest in the folder of the
+//! ledger. The part that finishes last merges them: the manifest of the whole has the same bytes as
+//! that of an undivided scoring.
 
 use super::earlier::{self, EarlierScores};
 use super::{MANIFEST, Options, ScoredFile, Summary};
@@ -15,14 +15,14 @@ use crate::storage;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Index and number of this rank's part, among the ranks of all shards.
+/// Returns the index of this rank and the number of ranks, over all shards.
 pub fn part_of(comm: &dyn Communicator, options: &Options) -> (usize, usize) {
     let (shard, shards) = options.shard;
     (shard * comm.size() + comm.rank(), shards * comm.size())
 }
 
-/// Refuses to overwrite a part where the outputs were made in other parts: their ledgers would
-/// no longer be true.
+/// Refuses to overwrite a part of outputs that were scored with another number of parts: their
+/// ledgers would be wrong.
 ///
 /// # Errors
 /// `Usage`.
@@ -33,7 +33,7 @@ pub fn refuse_other_parts(options: &Options, ranks: usize) -> Result<()> {
         return Ok(());
     }
     match ledger_names(options)?.into_iter().find(|name| !is_of(name, parts)) {
-        Some(name) => Err(Fault::new("the outputs were made in other parts")
+        Some(name) => Err(Fault::new("the outputs were scored with another number of parts")
             .file(folder.join(name))
             .expected(format!("ledgers of {parts} parts"))
             .advice(
@@ -44,8 +44,8 @@ pub fn refuse_other_parts(options: &Options, ranks: usize) -> Result<()> {
     }
 }
 
-/// Removes what would no longer be true of this part on so many ranks: its manifest, and its
-/// ledgers if all that they list is written again.
+/// Removes the manifest of this part on `ranks` ranks, and its ledgers if all files that they list
+/// are scored again.
 pub fn begin(options: &Options, ranks: usize, clears_ledgers: bool) -> Result<()> {
     let (shard, shards) = options.shard;
     if shards == 1 {
@@ -76,8 +76,8 @@ fn manifest_of(options: &Options, shard: usize) -> PathBuf {
     options.output.join(ledger::FOLDER).join(name)
 }
 
-/// Returns a hash of the files that all parts together score: names, lengths and times of
-/// change. Parts with different lists do not make a whole.
+/// Returns a hash of the names, lengths and modification times of the files of all parts. Parts
+/// with different lists are not merged.
 pub fn listing_hash(listed: &Assignment) -> String {
     let mut lines: Vec<String> = Vec::with_capacity(listed.jobs.len());
     for job in &listed.jobs {
@@ -88,13 +88,13 @@ pub fn listing_hash(listed: &Assignment) -> String {
     blake3::hash(lines.join("\n").as_bytes()).to_hex().to_string()
 }
 
-/// Writes the manifest of a part, and that of the whole if all parts are finished; returns the
-/// latter, or else that of the part.
+/// Writes the manifest of a part, and that of the whole if all parts are finished. Returns the
+/// manifest of the whole, or of the part if others are unfinished.
 ///
 /// # Errors
 /// `Partial` if another part was scored from a different list of files, so that some files may
-/// be in both parts or in neither, or if outputs of another part are gone: then there is no
-/// manifest of the whole.
+/// be in both parts or in neither, or if outputs of another part are missing. No manifest of the
+/// whole is written then.
 pub fn write_manifest(
     options: &Options,
     summary: &Summary,
@@ -142,15 +142,16 @@ pub fn write_manifest(
         return Err(Error::Partial(Box::new(fault)));
     }
     if let Some((part, output)) = gone.first() {
-        let fault = Fault::new("an output of another part is no longer as it was written")
-            .file(options.output.join(output))
-            .advice(format!("score again: --shard {}/{shards}", part + 1));
+        let fault =
+            Fault::new("an output of another part was changed or removed since it was written")
+                .file(options.output.join(output))
+                .advice(format!("score again: --shard {}/{shards}", part + 1));
         return Err(Error::Partial(Box::new(fault)));
     }
     if unfinished {
         return Ok(own);
     }
-    // Two parts may end at once: each writes the same bytes, under a name of its process first.
+    // Two parts may end at once: each writes the same bytes, to a temporary file of its process.
     let whole = earlier::merged(earlier, whole);
     storage::write_if_changed(&target, &whole.to_bytes()?)?;
     Ok(whole)

@@ -1,17 +1,18 @@
-//! Before anything is scored: what each file is, whether its output is there already, how
-//! long all will take, and whether there is room for it. Each rank looks at its share.
+//! Surveys the inputs before scoring: their rows, finished outputs, the cost of the rest, and the
+//! space that it needs. Each rank surveys a share of the files.
 
 use super::extracted::Extracted;
+use super::input::ScoringInput;
 use super::scheduler::{Costed, Task};
 use super::scoring_plan::ScoringPlan;
 use super::suspects::Suspects;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
-use crate::comm::{Communicator, Work};
+use crate::comm::{Communicator, Work, sync_result};
 use crate::data::schema::Schema;
-use crate::data::table::InputFile;
+use crate::data::table::{Block, InputFile};
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::or_lack_of_memory;
-use crate::dataset::output::ledger::{Entries, Ledger, LedgerEntry};
+use crate::dataset::output::ledger::{self, Entries, Ledger, LedgerEntry};
 use crate::dataset::output::reading::ReadingNote;
 use crate::engine;
 use crate::error::{Error, Fault, Result};
@@ -21,15 +22,15 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-/// Time of a row at one position [ns], about; only proportions matter.
+/// Approximate time to score a row at one position [ns]; only ratios matter.
 const SCORING_NS: u64 = 500;
 const MERGING_NS: u64 = 50;
-/// The longest share of a rank beside the mean one that is even enough.
+/// Largest allowed ratio of the longest share of a rank to the mean share.
 const EVEN: f64 = 1.05;
-/// A file that is less than this part of a rank's share is never cut.
+/// Files below 1/4 of the mean share of a rank are not split.
 const SMALL_SHARE: u64 = 4;
 
-/// What a file was found to be.
+/// Result of the survey of one file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum SurveyedFile {
     Finished(ScoredFile),
@@ -37,15 +38,16 @@ pub enum SurveyedFile {
     Failed(Failure),
 }
 
-/// Looks at this rank's share of the files, and gets what the others found.
+/// Surveys this rank's share of the files; every rank gets all results, in the order of the files.
 pub fn survey(
     comm: &dyn Communicator,
     assignment: &Assignment,
-    known: &Entries<ScoredFile>,
     surveyor: &ScoringSurveyor,
     ledger: &mut Ledger,
     note: &mut ReadingNote,
 ) -> Result<Vec<SurveyedFile>> {
+    let known: Entries<ScoredFile> =
+        sync_result(comm, ledger::read(&surveyor.options.output))?.entries;
     assignment.survey(comm, |job| {
         let failure =
             surveyor.suspects.failure(&job.name).or(surveyor.extracted.failure(&job.name));
@@ -65,7 +67,7 @@ pub fn survey(
     })
 }
 
-/// What a file is looked at with.
+/// Settings and records that the survey of a file needs.
 pub struct ScoringSurveyor<'a> {
     pub options: &'a Options,
     /// The schema of the option; each file has its own without one.
@@ -74,14 +76,15 @@ pub struct ScoringSurveyor<'a> {
     pub model_blake3: &'a str,
     /// Whether nothing can be written into the output folder.
     pub is_read_only: bool,
-    /// Whether an earlier start has begun to replace the outputs: those that it has finished
-    /// are kept.
+    /// Whether an earlier start has begun to replace the outputs: those that it has finished are
+    /// kept.
     pub resumes_overwriting: bool,
     pub suspects: &'a Suspects,
     pub extracted: &'a Extracted,
 }
 
 impl ScoringSurveyor<'_> {
+    /// Surveys one file. A finished output that no ledger lists is added to the ledger.
     fn look(
         &self,
         comm: &dyn Communicator,
@@ -89,7 +92,7 @@ impl ScoringSurveyor<'_> {
         known: &[LedgerEntry<ScoredFile>],
         ledger: &mut Ledger,
     ) -> Result<SurveyedFile> {
-        let mut input = InputFile::open(&job.input, self.schema)?;
+        let input = InputFile::open(&job.input, self.schema)?;
         let exists = std::fs::symlink_metadata(&job.output).is_ok();
         let overwrite = self.options.overwrite;
         if exists && (!overwrite || self.resumes_overwriting) {
@@ -103,8 +106,11 @@ impl ScoringSurveyor<'_> {
                 Err(Error::Usage(_)) if overwrite => None,
                 other => other?,
             };
-            if let Some(kept) = kept {
+            if let Some(mut kept) = kept {
                 log::info!("{} is finished already", job.output.display());
+                if !kept.in_ledger {
+                    kept.file.warnings = self.value_warnings(input)?;
+                }
                 if !kept.in_ledger && !self.is_read_only {
                     let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
                     ledger.add(&LedgerEntry {
@@ -118,15 +124,30 @@ impl ScoringSurveyor<'_> {
                 return Ok(SurveyedFile::Finished(kept.file));
             }
         }
+        self.count_rows(comm, input)
+    }
+
+    /// Returns the warnings that scoring gives for the first rows of an input.
+    fn value_warnings(&self, file: InputFile) -> Result<Vec<String>> {
+        let mut input = ScoringInput::new(file, self.plan)?;
+        let rows = self.options.block_rows.min(input.rows());
+        if rows > 0 {
+            input.read(0..rows, &mut Block::default())?;
+        }
+        Ok(input.warnings)
+    }
+
+    /// Returns the rows of an input, which must not be of a run that the model was trained on.
+    fn count_rows(&self, comm: &dyn Communicator, mut input: InputFile) -> Result<SurveyedFile> {
         let looking = |row| comm.progress(Work::Hashing, row);
         engine::refuse_used_runs(&self.plan.card, &mut input, looking)?;
         Ok(SurveyedFile::Rows(input.rows()))
     }
 }
 
-/// The tasks of what is left, with their cost, and that of putting files together. Where
-/// whole files cannot be shared evenly between the ranks, the longest ones of more than
-/// `split_rows` rows are cut, as few as will do: a piece is written twice.
+/// Returns the tasks of the remaining files with their costs, and the cost of merging each file in
+/// pieces. If whole files would give uneven shares, the longest files of more than `split_rows` rows
+/// are split; as few as possible, since a piece is written twice.
 pub fn tasks(
     assignment: &Assignment,
     found: &[SurveyedFile],
@@ -164,7 +185,7 @@ pub fn tasks(
     (tasks, merges)
 }
 
-/// A file that is not scored yet.
+/// A file that remains to be scored.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     job: usize,
@@ -172,8 +193,8 @@ struct Left {
     cost: u64,
 }
 
-/// The files to cut: the 0, 1, 2, 4, … longest, until the longest share of any rank is
-/// close to the mean one.
+/// Returns the files to split: the 0, 1, 2, 4, … longest, until the longest share of a rank is close
+/// to the mean share.
 fn cut(left: &[Left], split_rows: u64, ranks: usize) -> BTreeSet<usize> {
     let all: u64 = left.iter().map(|l| l.cost).sum();
     let small = all / (SMALL_SHARE * ranks as u64);
@@ -193,7 +214,8 @@ fn cut(left: &[Left], split_rows: u64, ranks: usize) -> BTreeSet<usize> {
     cut
 }
 
-/// Of whole files dealt longest first, and what is cut poured on top.
+/// Returns the longest share if whole files are assigned longest first, and split files (cost
+/// `of_cut`) fill up the others.
 fn longest_share(mut whole: Vec<u64>, of_cut: u64, ranks: usize) -> f64 {
     whole.sort_unstable_by(|a, b| b.cmp(a));
     let mut shares: BinaryHeap<Reverse<u64>> = (0..ranks).map(|_| Reverse(0)).collect();
@@ -207,9 +229,11 @@ fn longest_share(mut whole: Vec<u64>, of_cut: u64, ranks: usize) -> f64 {
     mean.max(longest as f64)
 }
 
-/// Refuses to begin where the outputs cannot have room. What compression leaves of them is
-/// not known before: refused is what would not fit at its best, and warned of what would
-/// not fit without.
+/// Refuses to begin if the disk has no space for the outputs even with the best compression; warns
+/// if they would not fit without compression.
+///
+/// # Errors
+/// `Environment`.
 pub fn check_room(
     assignment: &Assignment,
     found: &[SurveyedFile],
@@ -226,23 +250,23 @@ pub fn check_room(
         most = most.saturating_add(rows * high);
     }
     if free < least {
-        return Err(Fault::new("disk full: there is no room for the outputs")
+        return Err(Fault::new("disk full: no space for the outputs")
             .file(&options.output)
-            .expected(format!("room for {least} bytes at the least, {most} at the most"))
+            .expected(format!("between {least} and {most} bytes of free space"))
             .found(format!("{free} bytes free"))
             .advice("free space, choose another output, or write fewer columns ([score] columns)")
             .environment());
     }
     if free < most {
         log::warn!(
-            "the outputs need up to {most} bytes, {least} at the least; {free} are free in {}",
+            "the outputs need between {least} and {most} bytes; {free} are free in {}",
             options.output.display()
         );
     }
     Ok(())
 }
 
-/// The pieces of each file.
+/// Returns the row ranges of the pieces of each file.
 pub fn pieces(assignment: &Assignment, tasks: &[Costed]) -> Vec<Vec<(u64, u64)>> {
     let mut pieces = vec![Vec::new(); assignment.jobs.len()];
     for (task, _) in tasks {

@@ -1,8 +1,8 @@
-//! Reads suspects in child processes, before this process opens any of them.
+//! Reads suspect inputs in child processes before this process opens them.
 //!
 //! A suspect is a file that a rank was reading when an earlier start died
-//! (`dataset::output::reading`), or one that was found to end its reader and has not been scored
-//! since (the ledger says so).
+//! (`dataset::output::reading`), or a file that, according to the ledger, has ended its reader and
+//! has not been scored since.
 
 use super::{Options, ScoredFile, shards};
 use crate::comm::{
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What became of the suspects, by name of their output; the same on all ranks.
+/// Results of reading the suspects, by name of their output; the same on all ranks.
 #[derive(Debug, Default)]
 pub struct Suspects {
     /// Inputs that a child process could read.
@@ -27,7 +27,7 @@ pub struct Suspects {
     quarantined: BTreeMap<String, Failure>,
 }
 
-/// What a rank found out about a suspect.
+/// Result of one suspect.
 #[derive(Serialize, Deserialize)]
 struct ProbeResult {
     output: String,
@@ -35,8 +35,8 @@ struct ProbeResult {
 }
 
 impl Suspects {
-    /// Reads the suspects among the files in child processes, shared between ranks, and records
-    /// those that must not be read.
+    /// Reads the suspects among the files in child processes, distributed over the ranks, and
+    /// records those that must not be read.
     pub fn check(
         comm: &dyn Communicator,
         listed: &Assignment,
@@ -64,7 +64,7 @@ impl Suspects {
         Ok(suspects)
     }
 
-    /// Writes the files that must not be read to the ledger, which knows them at the next start.
+    /// Records the files that must not be read in the ledger, for the next start.
     pub fn record(&self, comm: &dyn Communicator, options: &Options) -> Result<()> {
         if self.quarantined.is_empty() {
             return Ok(());
@@ -91,7 +91,7 @@ impl Suspects {
     }
 }
 
-/// Returns what names the file that a rank is reading.
+/// Returns a function that names the file that a rank is reading.
 pub fn reading_of(options: &Options) -> ReadingOf {
     let notes = notes(options);
     Arc::new(move |rank| notes.of_rank(rank).map(|reading| reading.input))

@@ -38,7 +38,7 @@ pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<OutputVerificati
     Ok(found)
 }
 
-/// Compares what a score file says of itself with the manifest; text tables say nothing.
+/// Compares the attributes of a score file with the manifest; text tables have none.
 fn check_attributes(
     path: &Path,
     file: &ScoredFile,
@@ -47,15 +47,15 @@ fn check_attributes(
     if path.extension().is_none_or(|extension| extension != "h5") {
         return Ok(());
     }
-    let open = FinishedFile::open(path, FORMAT).ok_or("is no complete score file")?;
+    let open = FinishedFile::open(path, FORMAT).ok_or("is not a complete score file")?;
     let made_of = [("model_blake3", &summary.model_blake3), ("input_blake3", &file.input_blake3)];
     for (name, expected) in made_of {
         if open.text(name).as_ref() != Some(expected) {
-            return Err(format!("says another {name} than the manifest"));
+            return Err(format!("has a {name} that differs from the manifest"));
         }
     }
     if open.rows() != Some(file.rows) {
-        return Err(format!("holds {:?} rows, not {}", open.rows(), file.rows));
+        return Err(format!("has {:?} rows instead of {}", open.rows(), file.rows));
     }
     Ok(())
 }

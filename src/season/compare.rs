@@ -29,6 +29,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// Text of a comparison of a scoring with itself.
+pub const IDENTICAL: &str =
+    "Both scorings have the same score files: the comparison is of a scoring with itself.";
 pub const COMPARISON: &str = "comparison.json";
 const FORMAT: &str = "taiga-flow-comparison 1";
 const BLOCK_ROWS: u64 = 65_536;
@@ -73,6 +76,9 @@ pub struct SeasonComparison {
     pub counted: Migration,
     /// Events counted at the source by one of the two alone.
     pub changed: Vec<Changed>,
+    /// Whether all score files of the two have the same content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub identical: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -184,6 +190,7 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCompariso
         at_source: found.at_source,
         off_source: found.off_source,
         counted: found.counted,
+        identical: are_identical(&folders),
         changed: found.changed,
     };
     let written = match path.filter(|_| is_root(comm)) {
@@ -244,6 +251,12 @@ fn check_inputs(folders: &[Folder; 2]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns whether all score files of two scorings have the same content.
+fn are_identical([a, b]: &[Folder; 2]) -> bool {
+    let mut pairs = a.files.iter().zip(&b.files);
+    pairs.all(|(x, y)| !x.output_blake3.is_empty() && x.output_blake3 == y.output_blake3)
 }
 
 /// What both find on the runs that both can count.
@@ -635,6 +648,9 @@ impl fmt::Display for SeasonComparison {
         line("N_off", &|s| s.tally.off.iter().sum::<u64>().to_string())?;
         line("excess", &|s| s.tally.excess.map_or_else(dash, |x| x.to_string()))?;
         line("significance", &|s| s.tally.significance.map_or_else(dash, |x| format!("{x:.2}")))?;
+        if self.identical {
+            writeln!(f, "  {IDENTICAL}")?;
+        }
         let correlation = self.rank_correlation.map_or_else(dash, |rho| format!("{rho:.5}"));
         writeln!(
             f,

@@ -34,6 +34,8 @@ pub struct Folder {
     pub failed: BTreeMap<String, FailedFile>,
     /// Outputs that are missing in all folders because the models were trained on their runs.
     pub left_out: Vec<String>,
+    /// Whether there are several scorings, each of which leaves out runs of its training.
+    pub are_folds: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub struct ScoreFileEntry {
     pub input_blake3: String,
     /// Hash of the file when it was written; empty if unknown.
     pub output_blake3: String,
+    /// Warnings of the scoring about the input.
+    pub warnings: Vec<String>,
 }
 
 impl ScoreFileEntry {
@@ -95,6 +99,8 @@ struct OfManifest {
     input_blake3: String,
     #[serde(default)]
     output_blake3: String,
+    #[serde(default)]
+    warnings: Vec<String>,
 }
 
 impl Folder {
@@ -105,17 +111,20 @@ impl Folder {
             files: Vec::new(),
             failed: BTreeMap::new(),
             left_out: Vec::new(),
+            are_folds: paths.len() > 1,
         };
         let mut scored = BTreeSet::new();
         for path in paths {
             let manifest = read_manifest(path)?;
             refuse_unlisted(path, &manifest)?;
             scored.extend(manifest.files.iter().map(|file| file.output.clone()));
+            all.are_folds &= !manifest.left_out.is_empty();
             all.left_out.extend(manifest.left_out);
             for file in manifest.files {
                 let below = path.join(&file.output);
                 let name = if paths.len() > 1 { below.display().to_string() } else { file.output };
-                let OfManifest { rows, unusable, outside, input_blake3, output_blake3, .. } = file;
+                let OfManifest { rows, unusable, outside, warnings, .. } = file;
+                let (input_blake3, output_blake3) = (file.input_blake3, file.output_blake3);
                 let inside = rows.saturating_sub(unusable).saturating_sub(outside);
                 let path = below;
                 all.files.push(ScoreFileEntry {
@@ -125,6 +134,7 @@ impl Folder {
                     inside,
                     input_blake3,
                     output_blake3,
+                    warnings,
                 });
             }
             all.failed.extend(manifest.failed);
@@ -160,6 +170,20 @@ impl Folder {
             first.name,
             first.inside,
             first.rows
+        ))
+    }
+
+    /// Returns a warning of files whose inputs have values that are not plausible, as the scoring
+    /// gave it.
+    pub fn implausible(&self) -> Option<String> {
+        let warned = || self.files.iter().filter(|file| !file.warnings.is_empty());
+        let first = warned().next()?;
+        Some(format!(
+            "The inputs of {} of {} score files have values that no telescope records, such as {}: {}",
+            warned().count(),
+            self.files.len(),
+            first.name,
+            first.warnings.join("; ")
         ))
     }
 

@@ -270,6 +270,7 @@ struct Dated<'a> {
     sum: Portion,
     season: Option<String>,
     night: Option<String>,
+    utc_offset: f64,
 }
 
 impl Season {
@@ -278,6 +279,7 @@ impl Season {
         let mut warnings: Vec<String> = counted.warning.iter().cloned().collect();
         warnings.extend(counted.labels.warning(folder.files.len()));
         warnings.extend(folder.few_inside(LEAST_INSIDE));
+        warnings.extend(folder.implausible());
         let (mut used, mut refused) = (Vec::new(), Vec::new());
         let mut all: Vec<Dated> =
             counted.runs.iter().map(|(key, counts)| Dated::new(key, counts, settings)).collect();
@@ -299,6 +301,11 @@ impl Season {
                 .found(&first.reason)
                 .input());
         }
+        let scored = used.iter().flat_map(|run| {
+            let of = (run.key.telescope, run.season.as_deref());
+            run.counts.models.iter().map(move |model| (of.0, of.1, model.as_str()))
+        });
+        warnings.extend(models.refuse_mixed(scored, folder.are_folds)?);
         let selections = used.iter().flat_map(|run| &run.counts.selections);
         let of_simulation = simulation.iter().flat_map(|s| &s.selections);
         refuse_selections(&plan.label, selections.chain(of_simulation))?;
@@ -407,7 +414,8 @@ impl<'a> Dated<'a> {
         let of = |name: fn(i64, f64) -> String| {
             sum.clock.span().map(|(first, _)| name(first, settings.time.utc_offset))
         };
-        Dated { key, counts, season: of(time::season), night: of(time::night), sum }
+        let utc_offset = settings.time.utc_offset;
+        Dated { key, counts, season: of(time::season), night: of(time::night), utc_offset, sum }
     }
 
     fn start(&self) -> Option<i64> {
@@ -478,12 +486,27 @@ impl<'a> Dated<'a> {
             ));
         }
         self.warn_of_times(warnings);
+        warnings.extend(self.date_warning());
         if let Some(share) = clock.delta_share().filter(|s| (s - 1.0).abs() > DISAGREEMENT) {
             let (by, less) = (100.0 * DISAGREEMENT, if share < 1.0 { "below" } else { "above" });
             warnings.push(format!(
                 "{run}: the sum of delta_time is more than {by} % {less} the live time: rows are missing, or times are wrong"
             ));
         }
+    }
+
+    /// Returns a warning where the date in the run number is not that of its times.
+    fn date_warning(&self) -> Option<String> {
+        let (run, start) = (self.key.run?, self.start()?);
+        let (nights, date) = time::nights_from_number(run, start, self.utc_offset)?;
+        // The number may have the date of the evening, of the morning, or of the day in UTC.
+        (nights.abs() > 1).then(|| {
+            let night = self.night.as_deref().unwrap_or_default();
+            format!(
+                "{}: its number has the date {date}, its times are of the night {night}: is the key `run` or the clock wrong?",
+                self.label()
+            )
+        })
     }
 
     /// Warns of times that are absent or not plausible.

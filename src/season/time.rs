@@ -24,6 +24,23 @@ pub fn night(time_ns: i64, utc_offset_h: f64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// Returns how many nights lie between a time and the date in a run number (YYYYMMDD, or
+/// YYYYMMDDRRR with a number of the run), and that date; `None` for other numbers.
+pub fn nights_from_number(run: i64, time_ns: i64, utc_offset_h: f64) -> Option<(i64, String)> {
+    let number = match run {
+        20_000_101..=21_001_231 => run,
+        20_000_101_000..=21_001_231_999 => run / 1000,
+        _ => return None,
+    };
+    let (year, month, day) = (number / 10_000, number / 100 % 100, number % 100);
+    let local = time_ns.div_euclid(NS) + (utc_offset_h * 3600.0) as i64;
+    let night = (local - DAY / 2).div_euclid(DAY);
+    // Days of the number, by the dates around that of the same ordinal.
+    let about = (year - 1970) * 365 + (year - 1969) / 4 + (month - 1) * 30 + day - 1;
+    let days = (about - 3..about + 10).find(|days| date(*days) == (year, month, day))?;
+    Some((night - days, format!("{year:04}-{month:02}-{day:02}")))
+}
+
 /// The observing season of a time, from July to June: `2022-2023`.
 pub fn season(time_ns: i64, utc_offset_h: f64) -> String {
     let local = time_ns.div_euclid(NS) + (utc_offset_h * 3600.0) as i64;
@@ -49,6 +66,19 @@ pub fn utc(time_ns: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn run_numbers_are_compared_with_nights() {
+        let evening = 1_669_914_200 * NS; // 2022-12-01
+        let nights = |run| nights_from_number(run, evening, 8.0).map(|(nights, _)| nights);
+        assert_eq!(nights(20_221_201_001), Some(0));
+        assert_eq!(nights(20_221_130), Some(1));
+        assert_eq!(nights(20_231_201_005), Some(-365));
+        assert_eq!(nights(20_240_229_001), Some(-455));
+        for other in [7, 20_221_301_001, 20_230_229_001, -1, i64::MAX] {
+            assert_eq!(nights(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn times_have_their_dates_nights_and_seasons() {

@@ -1,5 +1,5 @@
-//! Results at a threshold: confusion matrix, precision, recall and F1 for either class as the
-//! positive one, efficiencies, Q and purity.
+//! Results at a threshold: confusion matrix, precision, recall and F1 for either class,
+//! efficiencies, Q and purity.
 //!
 //! Precision and F1 hold only for the class mixture of the sample, so the mixture is stored with
 //! them; efficiencies and Q do not depend on it. A value that its counts do not define is `None`.

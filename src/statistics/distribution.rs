@@ -1,8 +1,8 @@
 //! Distributions of a quantity as exact counts in fine bins, and distances between them.
 //!
 //! Bins are equal steps of the bits of an f32: 256 per factor of two, in the order of the numbers.
-//! So no range is needed beforehand, the counts of any pieces add up to those of the whole in any
-//! order, and a bin is at most 0.4 % of its value wide. A distance is that of the binned
+//! So no range is needed beforehand, and the counts of any pieces add up to those of the whole in
+//! any order. A bin is at most 0.4 % of its value wide. A distance is that of the binned
 //! distributions; it is below the true one by less than the share of a bin.
 
 use super::WeightSum;

@@ -1,9 +1,9 @@
 //! Histograms of scores of both classes, in common bins over a robust range.
 //!
-//! The range spans the 0.5 % to 99.5 % quantiles of either class, but extends no more than four
-//! times the distance of its quartiles beyond them: ratios have tails of hundreds of nats. Values
-//! outside are counted in the end bins, so that the bins always sum to all events; their number is
-//! also stored.
+//! The range spans the 0.5 % to 99.5 % quantiles of either class. It extends no more than four
+//! times the distance of its quartiles beyond them, because ratios have tails of hundreds of nats.
+//! Values outside are counted in the end bins, so that the bins always sum to all events; their
+//! number is also stored.
 
 use super::thresholds::threshold::quantile;
 use super::{Class, ClassCounts, Sample};

@@ -126,8 +126,7 @@ mod tests {
     }
 
     fn tally(events: u64, shift: f64, log_prob: f64) -> LikenessTally {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         let (stream, bounds) = (Stream::new(seed, "likeness", &[]), bounds());
         let mut tally = LikenessTally::default();
         for i in 0..events {

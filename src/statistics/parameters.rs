@@ -1,5 +1,6 @@
-//! Distributions of a parameter in either class, in bins fixed by the scaler of the model, so that
-//! counts add up over ranks.
+//! Distributions of a parameter in either class.
+//!
+//! The scaler of the model fixes the bins, so that counts add up over ranks.
 
 use super::Class;
 use serde::{Deserialize, Serialize};

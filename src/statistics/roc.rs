@@ -2,7 +2,7 @@
 //! hadron survival.
 //!
 //! Ties are exact: the curve has one point per distinct score, and the area counts a tied pair of a
-//! gamma and a hadron as one half (Mann & Whitney 1947), which is the area under the straight lines
+//! gamma and a hadron as one half (Mann & Whitney 1947). This is the area under the straight lines
 //! between the points. Weighted events count with their weights.
 
 use super::measured::significant;

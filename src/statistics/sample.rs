@@ -1,5 +1,6 @@
-//! Scores with true classes, in the form that the metrics use: sorted ascending per class, without
-//! NaN, and with the weights of the events, if any.
+//! Scores with true classes and weights, in the form that the metrics use.
+//!
+//! Scores are sorted ascending per class, without NaN.
 //!
 //! NaN marks an unusable row in a score file: such rows are **excluded and counted**. Infinite
 //! scores have a place in the order and are kept, at the ends of the `f32` range in which scores
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn weight_n_equals_n_events() {
-        let stream = Stream::new(u64::from(std::process::id()), "weights", &[]);
+        let stream = Stream::new(crate::test_seed(), "weights", &[]);
         let count = 137;
         let draw = |i: u64, k: u64, below: f64| (stream.uniform(4 * i + k) * below) as u64;
         let (mut once, mut often) = ((vec![], vec![], vec![]), (vec![], vec![]));

@@ -102,7 +102,7 @@ fn nonzero(x: f64, tiny: f64) -> f64 {
 
 /// Returns the share of Kolmogorov's distribution above x (Kolmogorov 1933; for small x the form of
 /// Feller 1948, which converges there).
-pub fn kolmogorov_above(x: f64) -> f64 {
+fn kolmogorov_above(x: f64) -> f64 {
     if x <= 0.0 {
         return 1.0;
     }

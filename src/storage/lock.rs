@@ -9,7 +9,7 @@
 //! - Lustre: exclusion between hosts if mounted with `flock`, on one host with `localflock`;
 //!   without either there are no locks.
 //!
-//! On a file system without locks the existence of the file excludes others: the holder creates it,
+//! On a file system without locks the existence of the file excludes others. The holder creates it,
 //! and a job that finds it refuses to run unless its owner was a process of this host that has
 //! ended. Unfinished outputs also carry the name of their process (`storage`), so that two jobs
 //! that a file system does not exclude cannot write to one file.
@@ -82,9 +82,9 @@ enum Busy {
 impl OutputLock {
     /// Locks a folder, which is created if needed.
     ///
-    /// Returns `None` if the folder cannot be written to: then nothing else can write to it
     /// Returns `None` if the folder cannot be written to: then nothing else can write to it either,
     /// and the command reports the reason when it writes.
+    ///
     /// # Errors
     /// `Stopped` (exit code 75) if another job still holds the lock after `timeout`.
     pub fn folder(folder: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
@@ -284,7 +284,7 @@ fn is_same_file(file: &File, path: &Path) -> bool {
 fn busy(folder: &Path, path: &Path, holder: Option<Holder>, timeout: Duration) -> Error {
     let found = match holder {
         Some(holder) => holder.to_string(),
-        None => format!("the lock {} held", path.display()),
+        None => format!("the lock {} is held", path.display()),
     };
     let fault = Fault::new("another job is writing to this output")
         .file(folder)

@@ -26,6 +26,16 @@ pub enum Population {
     Synthetic,
 }
 
+impl Population {
+    /// Returns the class of real events.
+    pub fn class(self) -> Option<Class> {
+        match self {
+            Population::Real(class) => Some(class),
+            Population::Synthetic => None,
+        }
+    }
+}
+
 /// Loss that a stage minimises.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Objective {

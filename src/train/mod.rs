@@ -5,78 +5,47 @@
 //! shards, so the result does not depend on the ranks.
 
 mod bins;
+mod checkpoints;
+mod engines;
+mod epoch;
 pub mod estimate;
+mod events;
 mod few;
 mod flows;
 mod objectives;
 mod offending_events;
+mod options;
 pub mod plan;
 mod progress;
+mod reduce;
 mod reference;
 mod replicas;
 pub mod run;
 pub mod schedule;
 pub mod state;
 mod step;
+mod stop;
 mod trainer;
 mod validate_inputs;
 mod validation;
 
+pub use options::{Options, Summary};
 pub use run::run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
 pub use validate_inputs::{cut_flows, validate_inputs};
 
 use crate::comm::{Communicator, StopFlag, is_root, mark_shared, preflight, sync_result, watch};
-use crate::config::Config;
 use crate::data::selection::Selection;
 use crate::dataset::duplicates;
-use crate::dataset::event_store::RowCounts;
 use crate::engine::{self, RankResources};
 use crate::error::Result;
+use engines::FlowEngines;
+use events::TrainingEvents;
 use plan::TrainingPlan;
 use run::publish::finished;
 use run::run_folder::RunFolder;
-use serde::Serialize;
 use state::TrainState;
-use std::path::PathBuf;
-use std::time::Duration;
-use trainer::{Trainer, stopped};
-
-/// Options of `train`.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub config: Config,
-    pub output: PathBuf,
-    pub existing: Existing,
-    pub allow_engine_change: bool,
-    pub stop_after: Option<Duration>,
-    pub dry_run: bool,
-    /// Whether to train on samples that are too small to learn from.
-    pub allow_few_events: bool,
-    /// Command line, for the provenance.
-    pub command: String,
-    /// Time to wait for another job that writes the same run.
-    pub lock_timeout: Duration,
-}
-
-/// Result of a training.
-#[derive(Debug, Clone, Serialize)]
-pub struct Summary {
-    pub run: PathBuf,
-    pub model: PathBuf,
-    pub model_blake3: String,
-    pub rows: RowCounts,
-    pub epochs: u64,
-    pub best_epoch: u64,
-    /// Sum over the flows.
-    pub validation_nll: Option<f64>,
-    #[serde(skip)]
-    pub flows: usize,
-    pub threshold: Option<f64>,
-    /// Held-out hadrons that pass it, if their number limits the choice.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limited_by_hadrons: Option<u64>,
-    pub already_finished: bool,
-}
+use stop::stopped;
+use trainer::Trainer;
 
 const SAME_CONFIGURATION: &str = "give a configuration on a file system that all nodes share; a copy on each node may be an old one";
 
@@ -120,8 +89,8 @@ pub fn run_and_conclude(
     }
     of_folder(&|folder| folder.check_room(&plan))?;
     let mut trainer = prepare_trainer(comm, options, &plan, folder, &place)?;
-    trainer.claim_run_folder(comm, options)?;
-    let mut state = trainer.resume(comm, options)?;
+    trainer.claim_run_folder(comm)?;
+    let mut state = trainer.resume(comm)?;
     trainer.begin(comm, options, &state)?;
     let trained = train(comm, &mut trainer, &mut state, stop);
     let published = trained.and_then(|()| trainer.publish(comm, &state));
@@ -141,12 +110,10 @@ fn prepare_trainer<'a>(
     if !options.config.data.allow_repeated_events {
         duplicates::refuse(comm, &plan.sources)?;
     }
-    let start = |flow| engine::start(&place.for_flow(flow), &plan.spec);
-    let engines = (0..plan.flows.len()).map(start).collect::<Result<Vec<_>>>();
-    let engines = sync_result(comm, engines)?;
-    let trainer = Trainer::prepare(comm, options, plan, folder, engines)?;
-    trainer.check_bins(comm)?;
-    Ok(trainer)
+    let flows = FlowEngines::start(comm, plan, place)?;
+    let events = TrainingEvents::load(comm, plan, options.allow_few_events)?;
+    bins::check(comm, &events)?;
+    Trainer::new(comm, options, events, flows, folder)
 }
 
 /// Runs the training loop.
@@ -158,7 +125,7 @@ fn train(
 ) -> Result<()> {
     while trainer.advance_to_next_epoch(state) {
         trainer.begin_epoch(state)?;
-        for _ in state.progress.step_in_epoch..trainer.steps {
+        for _ in trainer.steps_left(state) {
             trainer.gradient(comm, state)?;
             let agreed = trainer.reduce(comm, stop)?;
             trainer.update(comm, state, &agreed)?;

@@ -3,14 +3,14 @@
 //! This is done once, when a run ends as diverged, so training keeps nothing for it. Events do not
 //! know their rows: the shards of the offending events are read again to find the rows.
 
+use super::engines::FlowEngines;
+use super::events::TrainingEvents;
 use super::flows::Population;
-use super::trainer::Trainer;
-use crate::comm::{Communicator, sync_result};
+use crate::comm::{Communicator, gather_values, sync_result};
 use crate::dataset::event_store::{EventStore, Gathered};
 use crate::engine::{Batch, Engine, Events, FixedSum};
 use crate::error::Result;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 /// Rows are searched for at most this many events.
 const MOST: usize = 1000;
@@ -27,20 +27,17 @@ struct OffendingEvents {
 /// Describes the offending events of a step's batch, identically on all ranks.
 pub fn describe(
     comm: &dyn Communicator,
-    trainer: &Trainer,
+    training: &TrainingEvents,
+    flows: &FlowEngines,
     epoch: u64,
     step: u64,
 ) -> Result<String> {
-    let mine = sync_result(comm, of_this_rank(comm, trainer, epoch, step))?;
+    let mine = sync_result(comm, of_this_rank(comm, training, flows, epoch, step))?;
     let (mut bad, mut of, mut places) = (0, 0, Vec::new());
-    for message in comm.all_gather(mine.as_bytes())? {
-        let message = String::from_utf8_lossy(&message).to_string();
-        let mut lines = message.lines();
-        let counts = lines.next().unwrap_or_default();
-        let mut counts = counts.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
-        bad += counts.next().unwrap_or(0);
-        of += counts.next().unwrap_or(0);
-        places.extend(lines.map(str::to_string));
+    for (own_bad, own_of, lines) in gather_values(comm, &mine)? {
+        bad += own_bad;
+        of += own_of;
+        places.extend(lines);
     }
     Ok(if bad == 0 {
         "no single event of the last batch is unusable, only their sum".to_string()
@@ -53,19 +50,20 @@ pub fn describe(
     })
 }
 
-/// Returns the numbers of offending and checked events, then a line per file.
+/// Returns the numbers of offending and checked events, and a line per file.
 fn of_this_rank(
     comm: &dyn Communicator,
-    trainer: &Trainer,
+    training: &TrainingEvents,
+    flows: &FlowEngines,
     epoch: u64,
     step: u64,
-) -> Result<String> {
-    let plan = trainer.plan;
-    let (mut bad, mut of, mut lines) = (0, 0, String::new());
+) -> Result<(usize, usize, Vec<String>)> {
+    let plan = training.plan;
+    let (mut bad, mut of, mut lines) = (0, 0, Vec::new());
     for (flow, population) in plan.flows.iter().map(|f| f.population).enumerate() {
         // Anomalies are made for each step; they have no rows.
         let Population::Real(class) = plan.populations[population] else { continue };
-        let found = find(trainer, flow, population, epoch, step)?;
+        let found = find(training, flows, flow, population, epoch, step)?;
         bad += found.events.len();
         of += found.of;
         if found.events.is_empty() || found.events.len() == found.of {
@@ -78,15 +76,16 @@ fn of_this_rank(
                 continue;
             };
             let (count, file) = (rows.len(), file.display());
-            let _ = writeln!(lines, "{count} event(s) in rows {first} to {last} of {file}");
+            lines.push(format!("{count} event(s) in rows {first} to {last} of {file}"));
         }
     }
-    Ok(format!("{bad} {of}\n{lines}"))
+    Ok((bad, of, lines))
 }
 
 /// Computes the gradient of each event of the batch separately.
 fn find(
-    trainer: &Trainer,
+    training: &TrainingEvents,
+    engines: &FlowEngines,
     flow: usize,
     population: usize,
     epoch: u64,
@@ -94,16 +93,15 @@ fn find(
 ) -> Result<OffendingEvents> {
     let mut found = OffendingEvents::default();
     let mut batch = Gathered::default();
-    let (plan, store) = (trainer.plan, &trainer.stores[population]);
-    store.gather(plan.config.train.seed, epoch, step, trainer.steps, &mut batch);
+    let (plan, store) = (training.plan, &training.stores[population]);
+    store.gather(plan.config.train.seed, epoch, step, training.steps(), &mut batch);
     let features = plan.spec.features;
-    let parameters = plan.parameters / plan.flows.len();
-    let mut sums = FixedSum::new(parameters, plan.dealing.shards() as usize);
+    let mut sums = FixedSum::new(plan.flow_parameters(), plan.dealing.shards() as usize);
     for (slot, shard) in store.shards.iter().enumerate() {
         for at in batch.offsets[slot]..batch.offsets[slot + 1] {
             found.of += 1;
             let event = &batch.rows[at * features..(at + 1) * features];
-            if !is_usable(trainer.engines[flow].as_ref(), event, &mut sums)? {
+            if !is_usable(engines.engine(flow), event, &mut sums)? {
                 found.events.insert((shard.id, batch.places[at]));
             }
         }

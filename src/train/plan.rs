@@ -146,6 +146,11 @@ impl TrainingPlan {
         sketch::SketchShape::new((rows as f64 * (1.0 - self.config.split.test)).ceil() as u64)
     }
 
+    /// Returns the number of parameters of each flow.
+    pub fn flow_parameters(&self) -> usize {
+        self.parameters / self.flows.len()
+    }
+
     /// Returns the number of rows in all files.
     pub fn rows(&self) -> u64 {
         self.sources.iter().map(|s| s.rows).sum()

@@ -2,10 +2,11 @@
 
 use super::flows::Population;
 use super::objectives::quantile;
-use super::trainer::Trainer;
+use super::validation::Validation;
 use crate::comm::Communicator;
 use crate::config::{Class, Transform};
 use crate::data::schema::features::{ScaledFeature, inverse, scaler_log_det};
+use crate::dataset::sketch::Sketches;
 use crate::error::Result;
 use crate::model::{ClassReference, FRACTIONS, ModelSketches, Reference, SketchCard};
 use std::collections::BTreeMap;
@@ -13,75 +14,83 @@ use std::collections::BTreeMap;
 /// Smallest coordinate of a power that is inverted.
 const LEAST_COORDINATE: f64 = 1e-12;
 
-impl Trainer<'_> {
-    /// Computes quantiles of every real class, and merges the sketches of all ranks.
-    pub fn reference(&mut self, comm: &dyn Communicator) -> Result<(Reference, ModelSketches)> {
-        let mut classes = Vec::new();
-        for (population, of) in self.plan.populations.iter().enumerate() {
-            if let Population::Real(class) = of {
-                classes.push(self.class_reference(comm, population, *class)?);
-            }
+/// Computes the quantiles of every real class.
+pub fn classes(comm: &dyn Communicator, validation: Validation) -> Result<Vec<ClassReference>> {
+    let mut classes = Vec::new();
+    for (population, of) in validation.events.plan.populations.iter().enumerate() {
+        if let Population::Real(class) = of {
+            classes.push(class_reference(comm, validation, population, *class)?);
         }
-        self.sketches.merge(comm)?;
-        let [keys, contents] = [&self.sketches.keys, &self.sketches.contents];
-        let reference = Reference {
-            fractions: FRACTIONS.to_vec(),
-            classes,
-            keys: SketchCard::of(keys),
-            contents: SketchCard::of(contents),
-        };
-        let sketches = ModelSketches {
-            keys: reference.keys.is_some().then(|| keys.clone()),
-            contents: reference.contents.is_some().then(|| contents.clone()),
-        };
-        Ok((reference, sketches))
     }
+    Ok(classes)
+}
 
-    fn class_reference(
-        &self,
-        comm: &dyn Communicator,
-        population: usize,
-        class: Class,
-    ) -> Result<ClassReference> {
-        let mut features = BTreeMap::new();
-        for (d, feature) in self.scaler.iter().enumerate() {
-            let rows = self.stores[population].shards.iter().flat_map(|s| s.train.rows());
-            let values: Vec<f32> = rows.map(|row| magnitude(feature, row[d])).collect();
-            let found = quantile::quantiles(comm, &values, &FRACTIONS)?;
-            let mut found: Vec<f64> = found.into_iter().map(|z| quantity(feature, z)).collect();
-            // A decreasing transform reverses the order; the fractions are symmetric.
-            found.sort_unstable_by(f64::total_cmp);
-            features.insert(feature.feature.name.clone(), found);
-        }
-        let (rows, calibration) = (&self.rows[population], self.has_calibration());
-        let log_prob = self.own_log_prob(population, calibration)?;
-        let log_prob = quantile::quantiles(comm, &log_prob, &FRACTIONS)?;
-        Ok(ClassReference {
-            class,
-            events: rows.train,
-            features,
-            held_out: if calibration { rows.calibration } else { rows.validation },
-            log_prob: log_prob.into_iter().map(f64::from).collect(),
-        })
-    }
+/// Merges the sketches of all ranks, and describes them with the classes.
+pub fn with_sketches(
+    comm: &dyn Communicator,
+    sketches: &mut Sketches,
+    classes: Vec<ClassReference>,
+) -> Result<(Reference, ModelSketches)> {
+    sketches.merge(comm)?;
+    let [keys, contents] = [&sketches.keys, &sketches.contents];
+    let reference = Reference {
+        fractions: FRACTIONS.to_vec(),
+        classes,
+        keys: SketchCard::of(keys),
+        contents: SketchCard::of(contents),
+    };
+    let sketches = ModelSketches {
+        keys: reference.keys.is_some().then(|| keys.clone()),
+        contents: reference.contents.is_some().then(|| contents.clone()),
+    };
+    Ok((reference, sketches))
+}
 
-    /// Returns the finite log p of this rank's held-out events of a population in its own flow.
-    fn own_log_prob(&self, population: usize, calibration: bool) -> Result<Vec<f32>> {
-        let own = self.plan.flows.iter().position(|flow| flow.population == population);
-        let Some(own) = own else { return Ok(Vec::new()) };
-        let log_det = scaler_log_det(&self.scaler);
-        let mut all = Vec::new();
-        for shard in &self.stores[population].shards {
-            let rows = if calibration { &shard.calibration } else { &shard.validation };
-            for chunk in rows.chunks() {
-                let mut log_prob = vec![0.0; chunk.len() / self.plan.spec.features];
-                self.engines[own].log_prob(chunk, &mut log_prob)?;
-                let with_scaler = |l: f32| (f64::from(l) + log_det) as f32;
-                all.extend(log_prob.into_iter().map(with_scaler).filter(|l| l.is_finite()));
-            }
-        }
-        Ok(all)
+fn class_reference(
+    comm: &dyn Communicator,
+    validation: Validation,
+    population: usize,
+    class: Class,
+) -> Result<ClassReference> {
+    let events = validation.events;
+    let mut features = BTreeMap::new();
+    for (d, feature) in events.scaler.iter().enumerate() {
+        let rows = events.stores[population].shards.iter().flat_map(|s| s.train.rows());
+        let values: Vec<f32> = rows.map(|row| magnitude(feature, row[d])).collect();
+        let found = quantile::quantiles(comm, &values, &FRACTIONS)?;
+        let mut found: Vec<f64> = found.into_iter().map(|z| quantity(feature, z)).collect();
+        // A decreasing transform reverses the order; the fractions are symmetric.
+        found.sort_unstable_by(f64::total_cmp);
+        features.insert(feature.feature.name.clone(), found);
     }
+    let (rows, calibration) = (&events.rows[population], events.has_calibration());
+    let log_prob = own_log_prob(validation, population, calibration)?;
+    let log_prob = quantile::quantiles(comm, &log_prob, &FRACTIONS)?;
+    Ok(ClassReference {
+        class,
+        events: rows.train,
+        features,
+        held_out: if calibration { rows.calibration } else { rows.validation },
+        log_prob: log_prob.into_iter().map(f64::from).collect(),
+    })
+}
+
+/// Returns the finite log p of this rank's held-out events of a population in its own flow.
+fn own_log_prob(validation: Validation, population: usize, calibration: bool) -> Result<Vec<f32>> {
+    let Validation { events, flows } = validation;
+    let own = events.plan.flows.iter().position(|flow| flow.population == population);
+    let Some(own) = own else { return Ok(Vec::new()) };
+    let log_det = scaler_log_det(&events.scaler);
+    let mut all = Vec::new();
+    for shard in &events.stores[population].shards {
+        let rows = if calibration { &shard.calibration } else { &shard.validation };
+        for chunk in rows.chunks() {
+            let log_prob = flows.log_prob(own, chunk)?;
+            let with_scaler = |l: f32| (f64::from(l) + log_det) as f32;
+            all.extend(log_prob.into_iter().map(with_scaler).filter(|l| l.is_finite()));
+        }
+    }
+    Ok(all)
 }
 
 /// Returns the quantity of a scaled value. Rounding may move a power near 0 below 0, where it has

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
     /// Weights of all flows, one after the other. During training the engines have the current
-    /// ones; these are those of the last `Flows::download_weights`.
+    /// ones; these are those of the last `FlowEngines::download_weights`.
     pub weights: Weights,
     /// Running mean of the weights in the epoch with the lowest held-out NLL, per flow; in
     /// fine-tuning, in the epoch with the lowest held-out loss.
@@ -66,6 +66,17 @@ pub struct BestWeights {
 }
 
 impl Progress {
+    /// Counts a finished epoch, and resets the counters of the epoch.
+    pub fn next_epoch(&mut self, metrics: EpochMetrics) {
+        self.epoch += 1;
+        self.stage_epoch += 1;
+        (self.step_in_epoch, self.skipped_in_epoch) = (0, 0);
+        self.events_in_epoch.fill(0);
+        self.weight_in_epoch.fill(0.0);
+        self.loss.fill(0.0);
+        self.history.push(metrics);
+    }
+
     /// Returns the held-out NLL of the best weights, summed over all flows.
     pub fn best_nll(&self) -> Option<f64> {
         self.best.iter().map(|b| b.nll).sum()

@@ -35,7 +35,7 @@ pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) ->
     prepare_trainer(comm, &options, &plan, None, &place).map(drop)
 }
 
-/// Counts what the cuts remove of the files that a training of this configuration reads.
+/// Counts the events that the cuts remove from the files of a training.
 ///
 /// # Errors
 /// Those of finding, opening and reading the files.

@@ -13,20 +13,9 @@ pub(super) fn missing(
     why: &str,
     reading: &ReadingOf,
 ) -> Error {
-    let who = |rank: &usize| {
-        let file = reading(*rank).map_or(String::new(), |file| format!(", reading {file}"));
-        match records[*rank] {
-            Some(r) => format!(
-                "rank {rank} on {} (process {}), last seen {}{file}",
-                r.host,
-                r.process,
-                r.place()
-            ),
-            None => format!("rank {rank}{file}"),
-        }
-    };
     let is_reading = ranks.iter().any(|rank| reading(*rank).is_some());
-    let who: Vec<String> = ranks.iter().map(who).collect();
+    let who: Vec<String> =
+        ranks.iter().map(|rank| rank_text(*rank, records[*rank], reading)).collect();
     let waiting = records.iter().flatten().filter_map(|r| match r.activity {
         Activity::Waiting(call) => Some((r.entered, call, r)),
         Activity::Working | Activity::Left => None,
@@ -62,11 +51,19 @@ fn waiting_text((rank, record): (usize, Option<&Record>)) -> Option<String> {
     Some(format!("rank {rank} on {host} in {} {entered}", call.name()))
 }
 
+/// Describes a rank: host, process, last position, and the file it reads.
+fn rank_text(rank: usize, record: Option<&Record>, reading: &ReadingOf) -> String {
+    let file = reading(rank).map_or(String::new(), |file| format!(", reading {file}"));
+    let Some(r) = record else { return format!("rank {rank}{file}") };
+    let (host, process, place) = (&r.host, r.process, r.place());
+    format!("rank {rank} on {host} (process {process}), last seen {place}{file}")
+}
+
 /// Returns the advice for a rank without progress.
 pub(super) fn advice(is_reading: bool) -> &'static str {
     if is_reading {
-        "run the same command again: a child process then reads this file first, and it is left \
-         left out if that fails"
+        "run the same command again: a child process then reads this file first, and the file is \
+         skipped if that fails"
     } else {
         "check that node, exclude it if it is broken, and run the same command again"
     }

@@ -132,7 +132,7 @@ impl Record {
         let work = WORKS.iter().find(|(_, name)| *name == work)?.0;
         let (at, process) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let host = next()?.to_string();
-        let record = Record { beat, entered, activity: activity, ticks, work, at, process, host };
+        let record = Record { beat, entered, activity, ticks, work, at, process, host };
         (next()? == ".").then_some((job, record))
     }
 
@@ -220,13 +220,13 @@ pub struct RankStatus {
 /// Returns the heartbeats in an output folder, of any job, by rank.
 pub fn read_heartbeats(output: &Path) -> Vec<RankStatus> {
     let entries = fs::read_dir(output.join(FOLDER)).into_iter().flatten().flatten();
-    let mut statuses: Vec<RankStatus> = entries.filter_map(read_status).collect();
+    let mut statuses: Vec<RankStatus> = entries.filter_map(|entry| read_status(&entry)).collect();
     statuses.sort_by_key(|status| status.rank);
     statuses
 }
 
 /// Reads the heartbeat of a file; `None` for other files and torn records.
-fn read_status(entry: fs::DirEntry) -> Option<RankStatus> {
+fn read_status(entry: &fs::DirEntry) -> Option<RankStatus> {
     let rank = entry.file_name().to_str()?.strip_prefix("rank-")?.parse().ok()?;
     let mut text = String::new();
     let file = File::open(entry.path()).ok()?;
@@ -275,8 +275,7 @@ mod tests {
         assert_eq!(heartbeats.read(2), None);
         for activity in [Activity::Working, Activity::Left, Activity::Waiting(Collective::Barrier)]
         {
-            let posted =
-                Record { activity: activity, beat: 1 << 60, host: "x".repeat(64), ..record() };
+            let posted = Record { activity, beat: 1 << 60, host: "x".repeat(64), ..record() };
             heartbeats.post(2, &posted).unwrap();
             assert_eq!(heartbeats.read(2), Some(posted));
         }

@@ -25,16 +25,39 @@ pub fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Lists the files of paths, at least one; a file may be listed twice.
+/// Appends the files of paths, at least one. A file that is listed twice is appended twice. Entries of
+/// folders that are left out are logged in one line.
 pub(crate) fn list_all(paths: &[PathBuf], files: &mut Vec<PathBuf>) -> Result<()> {
+    let mut others = Vec::new();
+    collect_all(paths, files, &mut others)?;
+    log_others(&others);
+    Ok(())
+}
+
+fn collect_all(
+    paths: &[PathBuf],
+    files: &mut Vec<PathBuf>,
+    others: &mut Vec<PathBuf>,
+) -> Result<()> {
     let before = files.len();
     for path in paths {
-        list_path(path, files)?;
+        collect(path, files, others)?;
     }
     if files.len() == before {
         return Err(Fault::new("no input files").advice("give files or folders").input());
     }
     Ok(())
+}
+
+/// Logs the entries of input folders that are not HDF5 files.
+fn log_others(others: &[PathBuf]) {
+    if let Some(first) = others.first() {
+        log::info!(
+            "{} file(s) of other kinds in the input folders are left out (first: {})",
+            others.len(),
+            path_text(first)
+        );
+    }
 }
 
 /// Returns the list of an argument `@LIST`; `None` if a file of the whole name exists.
@@ -50,8 +73,15 @@ pub fn is_pattern(given: &Path) -> bool {
         && given.to_str().is_some_and(pattern::has_wildcards)
 }
 
-/// Lists the files of one path; a file may be listed twice.
+/// Appends the files of one path, as [`list_all`] does.
 pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let mut others = Vec::new();
+    collect(path, files, &mut others)?;
+    log_others(&others);
+    Ok(())
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>, others: &mut Vec<PathBuf>) -> Result<()> {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         // A link to a file is an input, even if the file is absent now.
@@ -61,8 +91,10 @@ pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
         Err(error) => {
             return match list_in(path) {
-                Some(list) => list_of(list, files),
-                None if is_pattern(path) => list_pattern(path, files),
+                Some(list) => {
+                    lines_of(list)?.iter().try_for_each(|path| collect(path, files, others))
+                }
+                None if is_pattern(path) => list_pattern(path, files, others),
                 None => Err(unreachable(path, &error)),
             };
         }
@@ -72,7 +104,9 @@ pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         return Ok(());
     }
     let before = files.len();
-    files.extend(walk::hdf5_files(path)?);
+    let (found, left_out) = walk::hdf5_files_and_others(path)?;
+    files.extend(found);
+    others.extend(left_out);
     if files.len() == before {
         return Err(Fault::new("no HDF5 file in this folder")
             .file(path)
@@ -83,12 +117,6 @@ pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Lists the files of a list of paths, one per line, relative to the folder of the list. Blank
-/// lines and lines that begin with `#` are ignored.
-fn list_of(list: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    lines_of(list)?.iter().try_for_each(|path| list_path(path, files))
-}
-
 /// Returns a path, or the paths in it if it is an `@list`.
 pub(crate) fn expand_lists(given: &Path) -> Vec<PathBuf> {
     match list_in(given) {
@@ -97,6 +125,8 @@ pub(crate) fn expand_lists(given: &Path) -> Vec<PathBuf> {
     }
 }
 
+/// Returns the paths in a list, one per line, relative to the folder of the list; blank lines and
+/// those that begin with `#` mean nothing.
 fn lines_of(list: &Path) -> Result<Vec<PathBuf>> {
     std::fs::metadata(list).map_err(|error| unreachable(list, &error))?;
     // A training reads it more than once.
@@ -117,10 +147,10 @@ fn lines_of(list: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn list_pattern(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn list_pattern(path: &Path, files: &mut Vec<PathBuf>, others: &mut Vec<PathBuf>) -> Result<()> {
     let before = files.len();
     for found in pattern::fitting(path)? {
-        list_path(&found, files)?;
+        collect(&found, files, others)?;
     }
     if files.len() == before {
         return Err(Fault::new("no file fits this pattern")
@@ -140,7 +170,8 @@ pub fn refuse_shared(lists: &[(&str, &[PathBuf])]) -> Result<()> {
     let mut known: BTreeMap<(u64, u64), (&str, PathBuf)> = BTreeMap::new();
     for (name, paths) in lists.iter().filter(|(_, paths)| !paths.is_empty()) {
         let mut files = Vec::new();
-        list_all(paths, &mut files)?;
+        // They are listed, and logged, when they are opened.
+        collect_all(paths, &mut files, &mut Vec::new())?;
         for path in files {
             let Ok(metadata) = std::fs::metadata(&path) else { continue };
             let place = (metadata.dev(), metadata.ino());

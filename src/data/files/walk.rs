@@ -21,12 +21,25 @@ const MOST_LOGGED: usize = 5;
 /// Device and inode.
 type FileIdentity = (u64, u64);
 
+/// Names of records that commands of the project write next to HDF5 files: they are not counted
+/// as left out.
+const RECORDS: [&str; 4] = ["manifest.json", "ledger", ".lock", ".pieces"];
+
 /// Returns the HDF5 files in a folder and below; hidden entries are left out.
 ///
 /// # Errors
 /// `Input` if a folder cannot be listed, a link that may have led to a folder is broken, or folders
 /// are nested more than 32 levels deep.
 pub fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
+    Ok(hdf5_files_and_others(root)?.0)
+}
+
+/// Returns the HDF5 files in a folder and below, and the entries that are left out: hidden ones,
+/// and files of other kinds.
+///
+/// # Errors
+/// Those of [`hdf5_files`].
+pub fn hdf5_files_and_others(root: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let mut walk = Walk { root: root.to_path_buf(), ..Walk::default() };
     walk.folder(root, 0, false)?;
     walk.drop_repeated_files();
@@ -36,7 +49,8 @@ pub fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
     if walk.left_out.len() > MOST_LOGGED {
         log::info!("{} links are left out in all", walk.left_out.len());
     }
-    Ok(walk.files.into_iter().map(|file| file.path).collect())
+    let Walk { files, others, .. } = walk;
+    Ok((files.into_iter().map(|file| file.path).collect(), others))
 }
 
 #[derive(Default)]
@@ -48,6 +62,8 @@ struct Walk {
     /// Folders that are reached without links; collected at the first link.
     unlinked: Option<BTreeSet<FileIdentity>>,
     left_out: Vec<PathBuf>,
+    /// Hidden entries, and files of other kinds.
+    others: Vec<PathBuf>,
 }
 
 struct WalkedFile {
@@ -60,8 +76,16 @@ impl Walk {
         if depth > DEEPEST_FOLDER {
             return Err(too_deep(folder, DEEPEST_FOLDER));
         }
-        for (name, kind) in entries(folder)? {
-            let path = folder.join(name);
+        for (name, kind) in listed(folder)? {
+            let is_record = RECORDS.iter().any(|record| *record == name);
+            let path = folder.join(&name);
+            if is_hidden(&name) {
+                self.others.extend((!is_record).then_some(path));
+                continue;
+            }
+            if is_record && !(kind.is_dir() && holds_hdf5(&path)) {
+                continue;
+            }
             if kind.is_dir() {
                 self.folder(&path, depth + 1, is_linked)?;
                 continue;
@@ -88,6 +112,8 @@ impl Walk {
     fn file(&mut self, path: PathBuf, is_linked: bool) {
         if is_hdf5_name(&path) {
             self.files.push(WalkedFile { path, is_linked });
+        } else {
+            self.others.push(path);
         }
     }
 
@@ -128,6 +154,11 @@ impl Walk {
             is_kept
         });
     }
+}
+
+/// Returns whether a folder that has the name of a record has HDF5 files.
+fn holds_hdf5(folder: &Path) -> bool {
+    entries(folder).is_ok_and(|all| all.iter().any(|(name, _)| is_hdf5_name(Path::new(name))))
 }
 
 /// Returns the fault of a symbolic link without a readable target; `None` for any other path.
@@ -240,6 +271,19 @@ mod tests {
         symlink("n2", root.join("0-other")).unwrap();
         symlink("n1/b.h5", root.join("0-again.h5")).unwrap();
         assert_eq!(names(&root), plain);
+    }
+
+    #[test]
+    fn entries_of_other_kinds_are_returned() {
+        let folder = archive();
+        let root = folder.path().join("archive");
+        std::fs::create_dir(root.join("ledger")).unwrap();
+        for name in ["manifest.json", "ledger/1-of-1.jsonl", ".hidden.h5", "n1/b.h5.gz"] {
+            std::fs::write(root.join(name), "x").unwrap();
+        }
+        let (files, others) = hdf5_files_and_others(&root).unwrap();
+        assert_eq!(files.len(), 3);
+        assert_eq!(others, [".hidden.h5", "n1/b.h5.gz"].map(|name| root.join(name)));
     }
 
     #[test]

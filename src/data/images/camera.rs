@@ -1,4 +1,4 @@
-//! Pixel positions from a file of their own.
+//! Reads pixel positions from a camera file.
 
 use super::{Geometry, MOST_PIXELS, own};
 use crate::data::hdf5;
@@ -6,12 +6,17 @@ use crate::error::{Error, Fault, Result};
 use std::io::Read;
 use std::path::Path;
 
-/// A longer file is no list of pixels.
+/// Largest text file that is read [bytes].
 const MOST_BYTES: u64 = 16 << 20;
 
-/// Pixel positions of an HDF5 file (`camera/x`, `camera/y`), or of a text with a pixel per
-/// line: x and y [cm], or the columns of TAIGA's coordinate files (cluster, pixel, number,
+/// Reads pixel positions from an HDF5 file (`camera/x`, `camera/y`) or a text file with one pixel
+/// per line.
+///
+/// A line contains x and y [cm], or the columns of TAIGA coordinate files (cluster, pixel, number,
 /// x, y, …). Columns are separated by blanks, tabs or commas; `#` begins a comment.
+///
+/// # Errors
+/// `Input` if the file cannot be read, or contains no valid positions.
 pub fn camera_file(path: &Path) -> Result<Geometry> {
     let bytes = hdf5::file_length(path)?;
     if hdf5::is_hdf5(path) {
@@ -27,7 +32,7 @@ pub fn camera_file(path: &Path) -> Result<Geometry> {
         Fault::new("cannot read the file").file(path).found(found).input()
     };
     if bytes > MOST_BYTES {
-        return Err(Fault::new("too long for a list of pixels")
+        return Err(Fault::new("file is too large for a list of pixels")
             .file(path)
             .expected(format!("at most {MOST_BYTES} bytes"))
             .found(format!("{bytes} bytes"))
@@ -39,6 +44,7 @@ pub fn camera_file(path: &Path) -> Result<Geometry> {
     parse(&text).map_err(|error| error.in_file(path))
 }
 
+/// Parses a text with one pixel per line.
 fn parse(text: &str) -> Result<Geometry> {
     let (mut x_cm, mut y_cm) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
@@ -53,7 +59,7 @@ fn parse(text: &str) -> Result<Geometry> {
         let position = match fields[..] {
             [x, y] => [x, y],
             [_, _, _, x, y, ..] if fields.len() == 8 => [x, y],
-            _ => return Err(wrong(number, line, "x and y, or TAIGA's 8 columns")),
+            _ => return Err(wrong(number, line, "x and y, or the 8 columns of TAIGA")),
         };
         let [Ok(x), Ok(y)] = position.map(str::parse::<f64>) else {
             return Err(wrong(number, line, "numbers"));
@@ -67,9 +73,10 @@ fn parse(text: &str) -> Result<Geometry> {
     Ok(Geometry { x_cm, y_cm, focal_length_cm: None })
 }
 
+/// Returns the error of an invalid line.
 fn wrong(number: usize, line: &str, expected: &str) -> Error {
     let shown: String = line.chars().take(60).collect();
-    Fault::new("a line that is no pixel")
+    Fault::new("line is not a pixel")
         .row(number as u64 + 1)
         .expected(expected)
         .found(format!("'{shown}'"))

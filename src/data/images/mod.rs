@@ -1,10 +1,10 @@
-//! Camera images in files: blocks of charges with the columns that belong to them.
+//! Reads and writes files of camera images, as blocks of charges and columns.
 //!
-//! Three kinds are read, told apart by their content: the project's own image files (and
-//! any HDF5 file with `images/charge`), DL1 files of ctapipe, and TAIGA's text of cleaned
-//! images. A file holds one or more [`ImageSet`]s, one per camera; a [`ImageReader`] goes through
-//! one of them in order, in blocks of bounded size. Everything that can be refused without
-//! reading images is refused on opening. Left to others: what is done with an image.
+//! Three formats are recognised by their content: the project's own image files (and any HDF5
+//! file with `images/charge`), DL1 files of ctapipe, and TAIGA text files of cleaned images. A
+//! file has one or more [`ImageSet`]s, one per camera. An [`ImageReader`] reads the images of one
+//! set in order, in blocks of bounded size. Faults that can be detected without reading images
+//! are reported when the file is opened.
 
 mod camera;
 mod dl1;
@@ -13,6 +13,7 @@ mod read;
 mod text;
 mod write;
 
+pub use crate::hillas::MOST_PIXELS;
 pub use camera::camera_file;
 pub use own::{FORMAT, VERSION};
 pub use write::{ImageSettings, ImageWriter, OFFSET, SCALE};
@@ -22,15 +23,12 @@ use crate::error::{Fault, Result};
 use std::io::Read;
 use std::path::Path;
 
-/// Pixels of the largest camera; more are a damaged header.
-pub const MOST_PIXELS: usize = 1 << 14;
-
-/// Where the pixels of a camera are.
+/// Positions of the pixels of a camera.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Geometry {
     pub x_cm: Vec<f64>, // (pixels)
     pub y_cm: Vec<f64>, // (pixels)
-    /// Absent where the file does not say.
+    /// Absent if the file does not contain it.
     pub focal_length_cm: Option<f64>,
 }
 
@@ -39,17 +37,17 @@ pub struct Geometry {
 pub struct ImageSet {
     /// Pixels of an image.
     pub pixels: usize,
-    /// Absent where the file does not say where its pixels are.
+    /// Absent if the file does not contain pixel positions.
     pub geometry: Option<Geometry>,
     /// Integer columns that are copied to outputs.
     pub keys: Vec<String>,
-    /// Columns with their units.
+    /// Names and units of the other columns.
     pub columns: Vec<(String, String)>,
     pub has_class: bool,
-    /// The file says which pixels belong to an image.
+    /// The file marks the pixels that belong to an image.
     pub has_given: bool,
     pub sigma: Sigma,
-    /// The images are cleaned: other pixels are not there.
+    /// The images are cleaned: the file contains only the pixels that survived.
     pub is_cleaned: bool,
 }
 
@@ -59,11 +57,11 @@ pub enum Sigma {
     None,
     /// The same for all images: (pixels).
     Camera(Vec<f32>),
-    /// One per image and pixel, in the blocks.
+    /// One value per image and pixel, in the blocks.
     PerImage,
 }
 
-/// Charges as they are stored; [`Charge::image`] gives them in p.e.
+/// Charges as stored in the file; [`Charge::image`] converts them to p.e.
 #[derive(Debug, Clone)]
 pub enum Charge {
     F32(Vec<f32>),
@@ -75,12 +73,12 @@ pub enum Charge {
     },
 }
 
-/// Images one after the other, and their columns.
+/// Consecutive images and their columns.
 #[derive(Debug, Clone, Default)]
 pub struct ImageBlock {
     pub rows: usize,
     pub charge: Charge,         // (rows, pixels) [p.e.]
-    pub given: Vec<u8>,         // (rows, pixels): not 0 in the image; empty if not told
+    pub given: Vec<u8>,         // (rows, pixels): not 0 in the image; empty if not marked
     pub sigma: Vec<f32>,        // (rows, pixels) [p.e.]; empty if not per image
     pub keys: Vec<Vec<i64>>,    // (keys, rows)
     pub columns: Vec<Vec<f32>>, // (columns, rows)
@@ -94,14 +92,14 @@ impl Default for Charge {
 }
 
 impl Charge {
-    /// The charges of image `row` [p.e.]; `buffer` is used where they are stored otherwise.
+    /// Returns the charges (pixels) of image `row` [p.e.]; `buffer` is used if they need conversion.
     pub fn image<'a>(&'a self, row: usize, pixels: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
         let range = row * pixels..(row + 1) * pixels;
         match self {
             Charge::F32(values) => &values[range],
             Charge::U16 { values, scale, offset } => {
                 buffer.clear();
-                // Multiplied, then added: a fused operation would round once.
+                // Multiplication and addition round separately; a fused operation would round once.
                 buffer.extend(values[range].iter().map(|value| f32::from(*value) * scale + offset));
                 buffer
             }
@@ -118,15 +116,21 @@ enum ImageFormat {
     Text(text::TextFile),
 }
 
-/// Goes through the images of one set.
+/// Reader of the images of one set.
 pub trait ImageReader: Send {
-    /// Replaces the block by the next images, about `rows` of them; false at the end.
+    /// Replaces the block by about `rows` next images. Returns false at the end.
+    ///
+    /// # Errors
+    /// `Input` if the file is damaged; `Environment` if the system fails to read it.
     fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool>;
 }
 
 impl ImageFile {
-    /// Opens a file of any kind. `camera` gives the pixels of texts, x and y [cm], where
-    /// they are known; other files are not asked for them here.
+    /// Opens a file of any format. `camera` are the pixel positions x and y [cm] for text files;
+    /// it is not used for other formats.
+    ///
+    /// # Errors
+    /// `Input` if the file has no valid images; `Environment` if the system fails to read it.
     pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<ImageFile> {
         hdf5::file_length(path)?;
         if !hdf5::is_hdf5(path) && is_text(path) {
@@ -138,7 +142,7 @@ impl ImageFile {
         Ok(ImageFile(ImageFormat::Own(own::OwnFile::open(path)?)))
     }
 
-    /// What kind of file it is, for outputs.
+    /// Returns the name of the format, for outputs.
     pub fn kind(&self) -> &'static str {
         match &self.0 {
             ImageFormat::Own(_) => own::FORMAT,
@@ -147,6 +151,7 @@ impl ImageFile {
         }
     }
 
+    /// Returns the sets of images.
     pub fn sets(&self) -> &[ImageSet] {
         match &self.0 {
             ImageFormat::Own(file) => file.sets(),
@@ -155,7 +160,10 @@ impl ImageFile {
         }
     }
 
-    /// A reader of the set `index`.
+    /// Returns a reader of the set `index`.
+    ///
+    /// # Errors
+    /// `Input` if the file is damaged; `Internal` if there is no such set.
     pub fn reader(&self, index: usize) -> Result<Box<dyn ImageReader>> {
         if index >= self.sets().len() {
             return Err(Fault::new("no such set of images").found(index).internal());
@@ -167,7 +175,7 @@ impl ImageFile {
         })
     }
 
-    /// Attributes that say what a simulated file is, to be handed on: name, text.
+    /// Returns the attributes (name, text) that describe a simulated file, for outputs.
     pub fn origin(&self) -> Vec<(String, String)> {
         match &self.0 {
             ImageFormat::Own(file) => file.origin(),
@@ -176,7 +184,7 @@ impl ImageFile {
     }
 }
 
-/// Whether a file begins with printable text.
+/// Returns whether a file begins with printable text.
 fn is_text(path: &Path) -> bool {
     let mut head = [0u8; 256];
     let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut head));

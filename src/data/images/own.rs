@@ -1,12 +1,12 @@
-//! The project's image files: `images/charge` (events, pixels), `images/pedestal_sigma`,
-//! `camera/x`, `camera/y`, and one dataset per column in `events`.
+//! Reads image files in the project's own format.
 //!
-//! Only `images/charge` is needed: files written by others without the rest are read too,
-//! as long as the camera is given in another way. Integer charges are those of fixed point:
-//! charge = `offset` + `scale` · value, with attributes of these names. Every integer column
-//! of 64 bits is a key, as in event files.
+//! Their datasets are `images/charge` (events, pixels), `images/pedestal_sigma`, `camera/x`,
+//! `camera/y`, and one dataset per column in `events`. Only `images/charge` is required; without
+//! the camera, the user must give one. Integer charges are fixed-point numbers,
+//! charge = `offset` + `scale` · value, with attributes of these names. Every integer column of
+//! 64 bits is a key, as in event files.
 
-use super::read::{Stored, Table2};
+use super::read::{ImageDataset, Stored, has_link, number_attribute};
 use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::hdf5;
 use crate::data::hdf5::numbers::StoredColumn;
@@ -17,6 +17,7 @@ use crate::data::table::events;
 use crate::error::{Fault, Result};
 use ::hdf5::types::IntSize;
 use ::hdf5::{File, Group};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Root attribute `format` of the project's own image files.
@@ -24,9 +25,12 @@ pub const FORMAT: &str = "taiga-flow-images";
 /// Root attribute `version`.
 pub const VERSION: i64 = 1;
 
-/// Root attributes that are handed on to what is made of a simulated file.
+/// Root attributes of a simulated file that are copied to files computed from it.
 const ORIGIN: [&str; 5] = ["simulation", "generator", "class", "seed", "noise_pe"];
+/// Dataset of pedestal σ in the group of images.
+const SIGMA: &str = "pedestal_sigma";
 
+/// Image file in the project's own format.
 pub(super) struct OwnFile {
     path: PathBuf,
     set: [ImageSet; 1],
@@ -34,6 +38,10 @@ pub(super) struct OwnFile {
 }
 
 impl OwnFile {
+    /// Opens a file and checks all datasets.
+    ///
+    /// # Errors
+    /// `Input` if the file is damaged or has no images; `Environment` if the system fails.
     pub fn open(path: &Path) -> Result<OwnFile> {
         let file = hdf5::open(path)?;
         check_format(path, &file)?;
@@ -61,18 +69,24 @@ impl OwnFile {
         })
     }
 
+    /// Returns the only set of images.
     pub fn sets(&self) -> &[ImageSet] {
         &self.set
     }
 
+    /// Returns the attributes (name, text) that describe a simulated file.
     pub fn origin(&self) -> Vec<(String, String)> {
         self.origin.clone()
     }
 
+    /// Returns a reader, with a chunk cache for the chunks of one image.
+    ///
+    /// # Errors
+    /// As [`OwnFile::open`].
     pub fn reader(&self) -> Result<OwnReader> {
         let opened = ImageDatasets::new(&self.path, &hdf5::open(&self.path)?)?;
         let bytes = opened.charge.cache_bytes(1);
-        // The library takes the cache from the first opening of a file that is open.
+        // While a file is open, HDF5 ignores the cache size of a second opening.
         drop(opened);
         let file = hdf5::open_with_cache(&self.path, bytes.max(1 << 20))?;
         let opened = ImageDatasets::new(&self.path, &file)?;
@@ -80,22 +94,23 @@ impl OwnFile {
     }
 }
 
-/// The datasets of a file, open and checked.
+/// Open datasets of a file, after all checks.
 struct ImageDatasets {
-    charge: Table2,
-    sigma: Option<Table2>,
+    charge: ImageDataset,
+    sigma: Option<ImageDataset>,
     keys: Vec<(String, StoredColumn)>,
     columns: Vec<(String, String, StoredColumn)>, // name, unit
     class: Option<StoredColumn>,
 }
 
 impl ImageDatasets {
+    /// Opens and checks all datasets.
     fn new(path: &Path, file: &File) -> Result<ImageDatasets> {
         let bytes = hdf5::file_length(path)?;
         let images = hdf5::group(path, file, "images")?;
-        let charge = Table2::open(path, &images, "charge", bytes)?;
+        let charge = ImageDataset::open(path, &images, "charge", bytes)?;
         if let Some(unit) = charge.unit().map(|unit| normal_unit(&unit)).filter(|u| u != "p.e.") {
-            return Err(Fault::new("charges are in another unit")
+            return Err(Fault::new("wrong unit of charges")
                 .file(path)
                 .dataset(&charge.name)
                 .expected("p.e.")
@@ -106,15 +121,15 @@ impl ImageDatasets {
         let sigma = per_image_sigma(path, &images, &charge, bytes)?;
         let mut opened =
             ImageDatasets { charge, sigma, keys: Vec::new(), columns: Vec::new(), class: None };
-        if file.link_exists("events") {
+        if has_link(path, file, "events")? {
             opened.take_columns(path, &hdf5::group(path, file, "events")?, bytes)?;
         }
         if let Some(declared) = hdf5::integer_attribute(file, "rows")
             && declared != opened.charge.images as i64
         {
-            return Err(Fault::new("the file does not hold the images that were written")
+            return Err(Fault::new("number of images differs from the attribute `rows`")
                 .file(path)
-                .expected(format!("{declared} images, as its attribute says"))
+                .expected(format!("{declared} images"))
                 .found(opened.charge.images)
                 .advice("the file is damaged: copy or write it again")
                 .input());
@@ -122,6 +137,7 @@ impl ImageDatasets {
         Ok(opened)
     }
 
+    /// Opens the columns of the group `events`.
     fn take_columns(&mut self, path: &Path, group: &Group, bytes: u64) -> Result<()> {
         let mut names =
             group.member_names().map_err(|error| hdf5::read_fault(path, "events", &error))?;
@@ -145,20 +161,23 @@ impl ImageDatasets {
         Ok(())
     }
 
-    /// Pedestal σ as one value per pixel, per image and pixel, or none.
+    /// Returns the pedestal σ: one value per pixel, one per image and pixel, or none.
     fn camera_sigma(&self, path: &Path, file: &File) -> Result<Sigma> {
         if self.sigma.is_some() {
             return Ok(Sigma::PerImage);
         }
         let images = hdf5::group(path, file, "images")?;
-        if !images.link_exists(SIGMA) {
+        if !has_link(path, &images, SIGMA)? {
             return Ok(Sigma::None);
         }
         let column = StoredColumn::open(path, &images, SIGMA)?;
         column.check_rows(self.charge.pixels as u64).map_err(|_| {
             column
                 .fault("pedestal σ does not fit the images")
-                .expected(format!("one per pixel ({}), or per image and pixel", self.charge.pixels))
+                .expected(format!(
+                    "one value per pixel ({}), or per image and pixel",
+                    self.charge.pixels
+                ))
                 .found(format!("{} values", column.rows))
                 .input()
         })?;
@@ -167,20 +186,18 @@ impl ImageDatasets {
     }
 }
 
-const SIGMA: &str = "pedestal_sigma";
-
-/// The dataset of pedestal σ if it has the shape of the images.
+/// Returns the dataset of pedestal σ if it is two-dimensional.
 fn per_image_sigma(
     path: &Path,
     images: &Group,
-    charge: &Table2,
+    charge: &ImageDataset,
     bytes: u64,
-) -> Result<Option<Table2>> {
+) -> Result<Option<ImageDataset>> {
     let two = |dataset: ::hdf5::Dataset| dataset.ndim() == 2;
     if !images.dataset(SIGMA).is_ok_and(two) {
         return Ok(None);
     }
-    let sigma = Table2::open(path, images, SIGMA, bytes)?;
+    let sigma = ImageDataset::open(path, images, SIGMA, bytes)?;
     if (sigma.images, sigma.pixels) == (charge.images, charge.pixels) {
         return Ok(Some(sigma));
     }
@@ -192,7 +209,7 @@ fn per_image_sigma(
         .input())
 }
 
-/// Refuses a file whose root attributes say that it is something else.
+/// Refuses a file whose root attributes name a different format or version.
 fn check_format(path: &Path, file: &File) -> Result<()> {
     let Some(format) = hdf5::text_attribute(file, "format") else { return Ok(()) };
     if format != FORMAT {
@@ -205,21 +222,21 @@ fn check_format(path: &Path, file: &File) -> Result<()> {
     }
     match hdf5::integer_attribute(file, "version") {
         Some(VERSION) => Ok(()),
-        found => Err(Fault::new("image file of another version")
+        found => Err(Fault::new("unsupported version of an image file")
             .file(path)
             .expected(format!("version {VERSION}"))
             .found(found.map_or("no version".to_string(), |v| format!("version {v}")))
-            .advice("use the program version that wrote it, or write the file anew")
+            .advice("use the program version that wrote the file, or write the file again")
             .input()),
     }
 }
 
-/// The camera of a file of images of `pixels` pixels.
+/// Returns the camera of a file, after a check of its number of pixels.
 fn geometry(path: &Path, file: &File, pixels: usize) -> Result<Option<Geometry>> {
     let geometry = geometry_of(path, file)?;
     match geometry.as_ref().map(|geometry| (geometry.x_cm.len(), geometry.y_cm.len())) {
         Some(found) if found != (pixels, pixels) => {
-            Err(Fault::new("the camera does not have the pixels of the images")
+            Err(Fault::new("camera and images differ in the number of pixels")
                 .file(path)
                 .expected(format!("{pixels} pixels"))
                 .found(format!("{} x and {} y", found.0, found.1))
@@ -229,41 +246,44 @@ fn geometry(path: &Path, file: &File, pixels: usize) -> Result<Option<Geometry>>
     }
 }
 
-/// `camera/x` and `camera/y`, in any unit of length; none if there is no such group.
+/// Reads `camera/x` and `camera/y`, in any unit of length; `None` without the group.
 pub(super) fn geometry_of(path: &Path, file: &File) -> Result<Option<Geometry>> {
-    if !file.link_exists("camera") {
+    if !has_link(path, file, "camera")? {
         return Ok(None);
     }
     let group = hdf5::group(path, file, "camera")?;
-    let read = |name: &str| {
-        let column = StoredColumn::open(path, &group, name)?;
-        if column.rows > MOST_PIXELS as u64 {
-            return Err(column
-                .fault("too many pixels for a camera")
-                .expected(format!("at most {MOST_PIXELS}"))
-                .found(column.rows)
-                .input());
-        }
-        storage::check(&column, hdf5::file_length(path)?)?;
-        let unit = column.unit().map_or("cm".to_string(), normal_unit);
-        let Some(scale) = cm(&unit) else {
-            return Err(column
-                .fault("pixel positions are in another unit")
-                .expected("mm, cm or m")
-                .found(unit)
-                .advice("write the attribute `units` of camera/x and camera/y")
-                .input());
-        };
-        Ok(column.read_f64(0..column.rows)?.into_iter().map(|v| v * scale).collect::<Vec<f64>>())
-    };
-    let focal = group.attr("focal_length_m").ok().and_then(|attr| attr.read_scalar::<f64>().ok());
+    let focal = number_attribute(path, "camera", &group, "focal_length_m")?;
     Ok(Some(Geometry {
-        x_cm: read("x")?,
-        y_cm: read("y")?,
+        x_cm: positions_cm(path, &group, "x")?,
+        y_cm: positions_cm(path, &group, "y")?,
         focal_length_cm: focal.map(|m| 100.0 * m),
     }))
 }
 
+/// Reads one coordinate of the pixels [cm].
+fn positions_cm(path: &Path, group: &Group, name: &str) -> Result<Vec<f64>> {
+    let column = StoredColumn::open(path, group, name)?;
+    if column.rows > MOST_PIXELS as u64 {
+        return Err(column
+            .fault("too many pixels for a camera")
+            .expected(format!("at most {MOST_PIXELS}"))
+            .found(column.rows)
+            .input());
+    }
+    storage::check(&column, hdf5::file_length(path)?)?;
+    let unit = column.unit().map_or("cm".to_string(), normal_unit);
+    let Some(scale) = cm(&unit) else {
+        return Err(column
+            .fault("wrong unit of pixel positions")
+            .expected("mm, cm or m")
+            .found(unit)
+            .advice("write the attribute `units` of camera/x and camera/y")
+            .input());
+    };
+    Ok(column.read_f64(0..column.rows)?.into_iter().map(|v| v * scale).collect())
+}
+
+/// Returns the number of cm of a unit of length.
 fn cm(unit: &str) -> Option<f64> {
     match unit {
         "cm" => Some(1.0),
@@ -273,6 +293,7 @@ fn cm(unit: &str) -> Option<f64> {
     }
 }
 
+/// Reader of the images of an own file.
 pub(super) struct OwnReader {
     opened: ImageDatasets,
     _file: File, // keeps the chunk cache
@@ -282,7 +303,7 @@ pub(super) struct OwnReader {
 impl ImageReader for OwnReader {
     fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool> {
         let ImageDatasets { charge, sigma, keys, columns, class } = &self.opened;
-        // Whole chunks, so that none is unpacked twice.
+        // A block consists of whole chunks, so that no chunk is decompressed twice.
         let chunk = charge.chunk_images().max(1);
         let rows = rows.div_ceil(chunk).max(1) * chunk;
         let first = self.next;
@@ -292,29 +313,7 @@ impl ImageReader for OwnReader {
         }
         self.next = range.end;
         block.rows = (range.end - range.start) as usize;
-        // The memory of the last block is used again.
-        let (mut reals, mut integers) = match std::mem::take(&mut block.charge) {
-            Charge::F32(values) => (values, Vec::new()),
-            Charge::U16 { values, .. } => (Vec::new(), values),
-        };
-        let scale = || charge.attribute("scale").unwrap_or(1.0) as f32;
-        let offset = || charge.attribute("offset").unwrap_or(0.0) as f32;
-        block.charge = match charge.stored {
-            Stored::U16 => {
-                charge.read(&range, &mut integers)?;
-                Charge::U16 { values: integers, scale: scale(), offset: offset() }
-            }
-            Stored::Real => {
-                charge.read(&range, &mut reals)?;
-                Charge::F32(reals)
-            }
-            Stored::OtherInteger => {
-                charge.read(&range, &mut reals)?;
-                let (scale, offset) = (scale(), offset());
-                reals.iter_mut().for_each(|value| *value = *value * scale + offset);
-                Charge::F32(reals)
-            }
-        };
+        block.charge = charges(charge, &range, std::mem::take(&mut block.charge))?;
         block.given.clear();
         match sigma {
             Some(sigma) => sigma.read(&range, &mut block.sigma)?,
@@ -338,16 +337,50 @@ impl ImageReader for OwnReader {
     }
 }
 
-fn classes(column: &StoredColumn, range: &std::ops::Range<u64>) -> Result<Vec<i8>> {
+/// Reads the charges of a range of images into the memory of an earlier block.
+fn charges(charge: &ImageDataset, range: &Range<u64>, earlier: Charge) -> Result<Charge> {
+    let (mut reals, mut integers) = match earlier {
+        Charge::F32(values) => (values, Vec::new()),
+        Charge::U16 { values, .. } => (Vec::new(), values),
+    };
+    let number = |name: &str, default: f64| -> Result<f32> {
+        Ok(charge.attribute(name)?.unwrap_or(default) as f32)
+    };
+    match charge.stored {
+        Stored::U16 => {
+            charge.read(range, &mut integers)?;
+            let (scale, offset) = (number("scale", 1.0)?, number("offset", 0.0)?);
+            Ok(Charge::U16 { values: integers, scale, offset })
+        }
+        Stored::Real => {
+            charge.read(range, &mut reals)?;
+            Ok(Charge::F32(reals))
+        }
+        Stored::OtherInteger => {
+            charge.read(range, &mut reals)?;
+            let (scale, offset) = (number("scale", 1.0)?, number("offset", 0.0)?);
+            reals.iter_mut().for_each(|value| *value = *value * scale + offset);
+            Ok(Charge::F32(reals))
+        }
+    }
+}
+
+/// Reads classes and checks their values.
+fn classes(column: &StoredColumn, range: &Range<u64>) -> Result<Vec<i8>> {
     let values = column.read_i64(range.clone())?;
-    let known = |(row, value): (usize, i64)| match value {
+    let rows = range.clone().zip(values);
+    rows.map(|(row, value)| class_of(column, row, value)).collect()
+}
+
+/// Returns the class of a row.
+fn class_of(column: &StoredColumn, row: u64, value: i64) -> Result<i8> {
+    match value {
         -1..=1 => Ok(value as i8),
         _ => Err(column
-            .fault("a class that means nothing")
-            .row(range.start + row as u64)
+            .fault("invalid class")
+            .row(row)
             .expected("1 gamma, 0 hadron or -1 unknown")
             .found(value)
             .input()),
-    };
-    values.into_iter().enumerate().map(known).collect()
+    }
 }

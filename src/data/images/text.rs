@@ -1,34 +1,36 @@
-//! TAIGA's text of cleaned images: a header per event, then a line per surviving pixel.
+//! Reads TAIGA text files of cleaned images: a header per event, then a line per surviving pixel.
 //!
-//! The header holds the number of the cleaned event, the event, `axis_scatter`, the number
-//! of pixels and the energy; newer programs add the source position [cm], the core [m] and
-//! the axis. Keys have the names that `convert` gives those of Hillas tables: `run_id` (the
-//! file's content, since event numbers repeat between simulation runs), `event_id`,
-//! `axis_scatter`, `clean_number`, and `run` where the name of the file says it. A pixel's line holds cluster, pixel in the cluster, x and y [cm] and the
-//! amplitude [p.e.]. The camera is what pixels the whole file names, unless one is given:
-//! the file is therefore read twice. A line that does not fit refuses the file with its
-//! number; nothing is skipped. Memory is bounded by a block and the camera.
+//! - A header contains the number of the cleaned event, the event number, `axis_scatter`, the
+//!   number of pixels and the energy. Newer programs add source position [cm], core [m] and axis.
+//! - A pixel line contains cluster, pixel in the cluster, x and y [cm] and amplitude [p.e.].
+//! - Keys have the names that `convert` uses for Hillas tables: `run_id`, `event_id`,
+//!   `axis_scatter`, `clean_number`, and `run` if the name of the file contains it. `run_id` is
+//!   computed from the content, because event numbers repeat between simulation runs.
+//! - Without a given camera, the camera consists of all pixels in the file. Therefore the file is
+//!   read twice.
+//! - An invalid line is an error with its number; no line is skipped.
+//! - Memory is bounded by a block and the camera.
 
 use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::text::convert::run_of_name;
 use crate::data::text::key_of_bytes;
 use crate::error::{Error, Fault, Result};
+use crate::hillas::FOCAL_LENGTH_CM;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// A longer line is none of numbers.
-const LONGEST_LINE: u64 = 4096; // bytes
-/// Positions are written with three or four digits: equal within this [cm].
+/// Longest line [bytes].
+const LONGEST_LINE: u64 = 4096;
+/// Difference below which positions are equal [cm]. They are written with three or four digits.
 const STEP_CM: f64 = 0.01;
-/// A pixel of a given camera lies within this of where the text has it [cm].
+/// Largest distance between a pixel of the given camera and its position in the text [cm].
 const NEAR_CM: f64 = 0.5;
-/// A TAIGA camera's focal length [cm].
-const FOCAL_LENGTH_CM: f64 = 475.0;
-/// Energies are in eV above this, in TeV below: no shower has 10⁹ TeV or 10⁹ eV.
+/// Energy from which the unit is eV, below it TeV: no shower has 10⁹ TeV or 10⁹ eV.
 const EV_FROM: f64 = 1e9;
 
+/// Text file of cleaned images.
 pub(super) struct TextFile {
     path: PathBuf,
     sets: [ImageSet; 1],
@@ -37,70 +39,50 @@ pub(super) struct TextFile {
     file_keys: Vec<i64>,
 }
 
-/// Keys that are the same for all images of a file; `run` only where its name says it.
+/// Keys with the same value for all images of a file; `run` only if its name contains it.
 const FILE_KEYS: [&str; 2] = ["run_id", "run"];
 /// Keys of an image, in the order of their names.
 const IMAGE_KEYS: [&str; 3] = ["axis_scatter", "clean_number", "event_id"];
 
-/// Which optional columns every header of the file has.
+/// Optional columns and unit, the same for all headers of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct HeaderColumns {
     source: bool,
     energy_in_ev: bool,
 }
 
-/// Finds the pixel at a place.
+/// Lookup table from positions to pixels.
 #[derive(Debug, Clone, Default)]
 struct PixelLookup {
     at: HashMap<[i64; 2], u16>,
 }
 
 impl PixelLookup {
+    /// Returns the cell of a position.
     fn cell(x: f64, y: f64, step: f64) -> [i64; 2] {
         [libm::rint(x / step) as i64, libm::rint(y / step) as i64]
     }
 
+    /// Returns the pixel at a position [cm].
     fn find(&self, x: f64, y: f64) -> Option<u16> {
         let [column, row] = PixelLookup::cell(x, y, STEP_CM);
-        // Rounding may put equal places into neighbouring cells.
+        // Rounding may put equal positions into neighbouring cells.
         let near = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)];
         near.iter().find_map(|(dx, dy)| self.at.get(&[column + dx, row + dy]).copied())
     }
 }
 
 impl TextFile {
-    /// Reads the file once; `camera` gives the pixels, x and y [cm], where known.
+    /// Opens a file and reads it once. `camera` are the pixel positions x and y [cm], if known.
+    ///
+    /// # Errors
+    /// `Input` with the line that is not valid.
     pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<TextFile> {
         let mut lines = HashedLines::open(path)?.hashed();
-        let mut found: HashMap<[i64; 2], [f64; 2]> = HashMap::new();
-        let mut columns: Option<HeaderColumns> = None;
-        let mut images = 0u64;
-        while let Some(header) = lines.header()? {
-            let known = *columns.get_or_insert(header.columns());
-            // An energy of 0 fits both units.
-            if header.source.is_some() != known.source
-                || (header.energy > 0.0 && (header.energy >= EV_FROM) != known.energy_in_ev)
-            {
-                return Err(lines.fault("headers differ in columns, or in the unit of the energy"));
-            }
-            for _ in 0..header.pixels {
-                let pixel = lines.pixel()?;
-                found
-                    .entry(PixelLookup::cell(pixel.x, pixel.y, STEP_CM))
-                    .or_insert([pixel.x, pixel.y]);
-                if found.len() > 4 * MOST_PIXELS {
-                    return Err(lines.fault("more pixels than a camera has"));
-                }
-            }
-            images += 1;
-        }
-        let Some(columns) = columns.filter(|_| images > 0) else {
-            return Err(Fault::new("the text holds no images").file(path).input());
-        };
-        let places: Vec<[f64; 2]> = found.into_values().collect();
+        let (columns, positions) = scan(&mut lines)?;
         let (pixels, geometry) = match camera {
-            Some((x_cm, y_cm)) => assign(path, &places, x_cm, y_cm)?,
-            None => union(places),
+            Some((x_cm, y_cm)) => assign(path, &positions, x_cm, y_cm)?,
+            None => union(positions),
         };
         let mut names = vec![("energy".to_string(), "TeV".to_string())];
         if columns.source {
@@ -123,10 +105,15 @@ impl TextFile {
         Ok(TextFile { path: path.into(), sets: [set], pixels, columns, file_keys })
     }
 
+    /// Returns the only set of images.
     pub fn sets(&self) -> &[ImageSet] {
         &self.sets
     }
 
+    /// Returns a reader of the images.
+    ///
+    /// # Errors
+    /// `Input` if the file cannot be opened.
     pub fn reader(&self) -> Result<TextReader> {
         Ok(TextReader {
             lines: HashedLines::open(&self.path)?,
@@ -138,14 +125,42 @@ impl TextFile {
     }
 }
 
-/// The pixels that a file names, in the order of their rows; places that differ by rounding
-/// are one.
-fn union(mut places: Vec<[f64; 2]>) -> (PixelLookup, Geometry) {
-    places.sort_by(|a, b| a[1].total_cmp(&b[1]).then(a[0].total_cmp(&b[0])));
+/// Reads all lines and returns the columns of the headers and the positions of all pixels [cm].
+fn scan(lines: &mut HashedLines) -> Result<(HeaderColumns, Vec<[f64; 2]>)> {
+    let mut positions: HashMap<[i64; 2], [f64; 2]> = HashMap::new();
+    let mut columns: Option<HeaderColumns> = None;
+    while let Some(header) = lines.header()? {
+        let known = *columns.get_or_insert(header.columns());
+        // An energy of 0 is valid in both units.
+        if header.source.is_some() != known.source
+            || (header.energy > 0.0 && (header.energy >= EV_FROM) != known.energy_in_ev)
+        {
+            return Err(lines.fault("headers differ in columns, or in the unit of the energy"));
+        }
+        for _ in 0..header.pixels {
+            let pixel = lines.pixel()?;
+            positions
+                .entry(PixelLookup::cell(pixel.x, pixel.y, STEP_CM))
+                .or_insert([pixel.x, pixel.y]);
+            if positions.len() > 4 * MOST_PIXELS {
+                return Err(lines.fault("more pixels than a camera can have"));
+            }
+        }
+    }
+    let Some(columns) = columns else {
+        return Err(Fault::new("text file without images").file(&lines.path).input());
+    };
+    Ok((columns, positions.into_values().collect()))
+}
+
+/// Returns the camera of all pixels in a file, sorted by y, then x. Positions that differ by
+/// rounding are one pixel.
+fn union(mut positions: Vec<[f64; 2]>) -> (PixelLookup, Geometry) {
+    positions.sort_by(|a, b| a[1].total_cmp(&b[1]).then(a[0].total_cmp(&b[0])));
     let mut pixels = PixelLookup::default();
     let mut geometry =
         Geometry { x_cm: vec![], y_cm: vec![], focal_length_cm: Some(FOCAL_LENGTH_CM) };
-    for [x, y] in places {
+    for [x, y] in positions {
         if pixels.find(x, y).is_none() {
             pixels.at.insert(PixelLookup::cell(x, y, STEP_CM), geometry.x_cm.len() as u16);
             geometry.x_cm.push(x);
@@ -155,24 +170,24 @@ fn union(mut places: Vec<[f64; 2]>) -> (PixelLookup, Geometry) {
     (pixels, geometry)
 }
 
-/// The given camera, with every place of the file assigned to its nearest pixel.
+/// Returns the given camera, with every position of the file assigned to its nearest pixel.
 fn assign(
     path: &Path,
-    places: &[[f64; 2]],
+    positions: &[[f64; 2]],
     x_cm: &[f64],
     y_cm: &[f64],
 ) -> Result<(PixelLookup, Geometry)> {
     let mut pixels = PixelLookup::default();
-    for [x, y] in places {
+    for [x, y] in positions {
         let distance = |i: usize| libm::hypot(x_cm[i] - x, y_cm[i] - y);
         let nearest = (0..x_cm.len()).min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
         match nearest.filter(|i| distance(*i) < NEAR_CM) {
             Some(pixel) => pixels.at.insert(PixelLookup::cell(*x, *y, STEP_CM), pixel as u16),
             None => {
-                return Err(Fault::new("a pixel of the images is not in the camera")
+                return Err(Fault::new("pixel of an image is not in the camera")
                     .file(path)
                     .found(format!("x = {x} cm, y = {y} cm"))
-                    .advice("give another --camera, or none: TAIGA's files differ in orientation")
+                    .advice("change or omit --camera: TAIGA files differ in orientation")
                     .input());
             }
         };
@@ -185,7 +200,7 @@ fn assign(
     Ok((pixels, geometry))
 }
 
-/// The line above the pixels of an image.
+/// Header of an image.
 struct Header {
     clean_number: i64,
     event_number: i64,
@@ -196,28 +211,31 @@ struct Header {
 }
 
 impl Header {
+    /// Returns the optional columns and the unit.
     fn columns(&self) -> HeaderColumns {
         HeaderColumns { source: self.source.is_some(), energy_in_ev: self.energy >= EV_FROM }
     }
 }
 
+/// Line of a pixel.
 struct Pixel {
     x: f64,         // [cm]
     y: f64,         // [cm]
     amplitude: f32, // [p.e.]
 }
 
-/// The lines of a file, one in memory at a time.
+/// Reader of the lines of a file, with one line in memory.
 struct HashedLines {
     reader: BufReader<File>,
     path: PathBuf,
     line: String,
     number: u64,
-    /// Of the bytes read, where asked for.
+    /// Hash of the bytes read, if requested.
     hash: Option<blake3::Hasher>,
 }
 
 impl HashedLines {
+    /// Opens a file.
     fn open(path: &Path) -> Result<HashedLines> {
         let file = File::open(path)
             .map_err(|error| Fault::new("cannot read the file").file(path).found(error).input())?;
@@ -230,12 +248,12 @@ impl HashedLines {
         })
     }
 
-    /// Hashes the bytes as they are read.
+    /// Requests the hash of the bytes.
     fn hashed(self) -> HashedLines {
         HashedLines { hash: Some(blake3::Hasher::new()), ..self }
     }
 
-    /// Takes the next line that is not blank; false at the end.
+    /// Reads the next line that is not blank. Returns false at the end.
     fn advance(&mut self) -> Result<bool> {
         loop {
             self.line.clear();
@@ -244,7 +262,7 @@ impl HashedLines {
             let read = limited.read_line(&mut self.line);
             let bytes = read.map_err(|error| {
                 let text = error.kind() == std::io::ErrorKind::InvalidData;
-                self.fault(if text { "not a text" } else { "cannot read the file" })
+                self.fault(if text { "not a text file" } else { "cannot read the file" })
             })?;
             if let Some(hash) = &mut self.hash {
                 hash.update(self.line.as_bytes());
@@ -253,7 +271,7 @@ impl HashedLines {
                 return Ok(false);
             }
             if bytes as u64 == LONGEST_LINE && !self.line.ends_with('\n') {
-                return Err(self.fault("a line that is too long"));
+                return Err(self.fault("line is too long"));
             }
             if !self.line.trim().is_empty() {
                 return Ok(true);
@@ -261,12 +279,13 @@ impl HashedLines {
         }
     }
 
-    fn fault(&self, what: &str) -> Error {
+    /// Returns an error about the current line.
+    fn fault(&self, message: &str) -> Error {
         let shown: String = self.line.trim().chars().take(60).collect();
-        Fault::new(what).file(&self.path).row(self.number).found(format!("'{shown}'")).input()
+        Fault::new(message).file(&self.path).row(self.number).found(format!("'{shown}'")).input()
     }
 
-    /// The next header; none at the end of the file.
+    /// Reads the next header; `None` at the end of the file.
     fn header(&mut self) -> Result<Option<Header>> {
         if !self.advance()? {
             return Ok(None);
@@ -279,6 +298,7 @@ impl HashedLines {
         }
     }
 
+    /// Parses the current line as a header.
     fn parsed_header(&self) -> Option<Header> {
         let fields: Vec<&str> = self.line.split_ascii_whitespace().collect();
         let [clean, event, scatter, pixels, energy, rest @ ..] = &fields[..] else { return None };
@@ -295,12 +315,13 @@ impl HashedLines {
         (numbers.len() == rest.len()).then_some(header)
     }
 
+    /// Reads the next pixel.
     fn pixel(&mut self) -> Result<Pixel> {
         if !self.advance()? {
             return Err(Fault::new("the file ends within an image")
                 .file(&self.path)
                 .row(self.number)
-                .advice("its copy or its writing was interrupted: copy or write it again")
+                .advice("copying or writing it was interrupted: copy or write it again")
                 .input());
         }
         match self.parsed_pixel() {
@@ -312,18 +333,20 @@ impl HashedLines {
         }
     }
 
+    /// Parses the current line as a pixel.
     fn parsed_pixel(&self) -> Option<Pixel> {
         let mut fields = self.line.split_ascii_whitespace();
         let _cluster: i64 = fields.next()?.parse().ok()?;
         let _pixel: i64 = fields.next()?.parse().ok()?;
         let mut number = || fields.next()?.parse::<f64>().ok();
         let (x, y, amplitude) = (number()?, number()?, number()?);
-        let place = x.abs() < 1e4 && y.abs() < 1e4;
-        let whole = fields.next().is_none() && place && amplitude > 0.0 && amplitude < 1e9;
-        whole.then_some(Pixel { x, y, amplitude: amplitude as f32 })
+        let is_near = x.abs() < 1e4 && y.abs() < 1e4;
+        let is_valid = fields.next().is_none() && is_near && amplitude > 0.0 && amplitude < 1e9;
+        is_valid.then_some(Pixel { x, y, amplitude: amplitude as f32 })
     }
 }
 
+/// Reader of the images of a text file.
 pub(super) struct TextReader {
     lines: HashedLines,
     pixels: PixelLookup,
@@ -352,7 +375,7 @@ impl ImageReader for TextReader {
                     return Err(self.lines.fault("the file changed while it was read"));
                 };
                 if block.given[first + i] != 0 {
-                    return Err(self.lines.fault("the same pixel twice in one image"));
+                    return Err(self.lines.fault("duplicate pixel in an image"));
                 }
                 charges[first + i] = pixel.amplitude;
                 block.given[first + i] = 1;

@@ -1,9 +1,10 @@
 //! Writes an image file: charges in fixed point, camera, and one dataset per column.
 //!
-//! Promises: as of event files: equal images give equal bytes, memory is bounded, the file
-//! has its name only when it is whole. Charges are stored as u16 in steps of [`SCALE`] p.e.
-//! from [`OFFSET`] on; what lies outside is stored as the nearest value that there is, as a
-//! camera's digitiser saturates.
+//! - Equal images give equal bytes.
+//! - Memory is bounded.
+//! - The file gets its final name only when it is complete.
+//! - Charges are stored as u16 in steps of [`SCALE`] p.e., from [`OFFSET`]. Values outside this
+//!   range are stored as the nearest limit, like the saturation of a digitiser.
 
 use super::own::{FORMAT, VERSION};
 use crate::data::hdf5::write_fault;
@@ -19,7 +20,7 @@ pub const SCALE: f32 = 0.1;
 /// Charge that is stored as 0 [p.e.].
 pub const OFFSET: f32 = -200.0;
 
-/// What all images of a file share.
+/// Camera and noise of all images of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageSettings<'a> {
     pub x_cm: &'a [f64], // (pixels)
@@ -28,9 +29,9 @@ pub struct ImageSettings<'a> {
     pub pedestal_sigma: &'a [f32], // (pixels) [p.e.]
 }
 
-/// An image file being written.
+/// Writer of one image file.
 pub struct ImageWriter {
-    // Datasets close before the file does.
+    // Fields are dropped in this order: the dataset closes before the file.
     charge: Dataset,
     columns: ColumnWriter,
     waiting: Vec<u16>, // charges of images whose chunk is not full
@@ -39,6 +40,10 @@ pub struct ImageWriter {
 }
 
 impl ImageWriter {
+    /// Creates the file with camera and columns.
+    ///
+    /// # Errors
+    /// `Usage` if the file exists and `overwrite` is false; `Environment` if writing fails.
     pub fn create(
         path: &Path,
         images: &ImageSettings,
@@ -52,11 +57,14 @@ impl ImageWriter {
         Ok(ImageWriter { charge, columns, waiting: Vec::new(), pixels, written: 0 })
     }
 
-    /// Appends images with their columns: `charge` (images, pixels) [p.e.].
+    /// Appends images with their columns; `charge` is (images, pixels) [p.e.].
+    ///
+    /// # Errors
+    /// `Internal` if charges and columns differ in length; `Environment` if writing fails.
     pub fn append(&mut self, charge: &[f32], columns: &[ColumnValues]) -> Result<()> {
         let images = columns.first().map_or(0, ColumnValues::len);
         if charge.len() != images * self.pixels {
-            return Err(Fault::new("images and columns differ in number")
+            return Err(Fault::new("images and columns differ in length")
                 .expected(images * self.pixels)
                 .found(charge.len())
                 .internal());
@@ -71,7 +79,11 @@ impl ImageWriter {
         Ok(())
     }
 
-    /// Writes what is left and the attributes of the root, and gives the file its name.
+    /// Writes the remaining images and the attributes of the root, and renames the file to its
+    /// final name. Returns the number of images.
+    ///
+    /// # Errors
+    /// `Environment` if writing fails.
     pub fn finish(mut self, origin: &[(&str, &str)]) -> Result<u64> {
         self.flush()?;
         let text = |text: &str| Attribute::Text(text.to_string());
@@ -85,6 +97,7 @@ impl ImageWriter {
         columns.finish(&attributes)
     }
 
+    /// Writes the waiting images.
     fn flush(&mut self) -> Result<()> {
         let images = self.waiting.len() / self.pixels;
         if images == 0 {
@@ -103,6 +116,7 @@ impl ImageWriter {
     }
 }
 
+/// Returns charges as an array (images, pixels).
 fn ndarray_view(
     values: &[u16],
     images: usize,
@@ -112,7 +126,7 @@ fn ndarray_view(
         .map_err(|error| hdf5::Error::Internal(error.to_string()))
 }
 
-/// Creates the groups beside the columns.
+/// Creates the groups `camera` and `images`, and returns the dataset of charges.
 fn start(columns: &ColumnWriter, images: &ImageSettings) -> hdf5::Result<Dataset> {
     let file = columns.file();
     let group = |name: &str| file.create_group_builder().obj_track_times(false).create(name);
@@ -147,7 +161,7 @@ fn start(columns: &ColumnWriter, images: &ImageSettings) -> hdf5::Result<Dataset
     Ok(charge)
 }
 
-/// A charge in steps of [`SCALE`]; a charge that is no number is stored as the least.
+/// Returns a charge in steps of [`SCALE`]; NaN gives 0, the smallest one.
 fn fixed(charge: f32) -> u16 {
     // The conversion saturates.
     ((charge - OFFSET) / SCALE).round_ties_even() as u16

@@ -26,6 +26,9 @@ pub const BUILT_IN: [(&str, &str); 12] = [
 pub(super) const NEEDED: [&str; 6] = ["size", "length", "width", "dist", "alpha", "con2"];
 
 /// Returns all built-in schemas. They are parsed once, because an archive has many files.
+///
+/// # Errors
+/// `Usage` if one of them is not valid.
 pub fn built_in() -> Result<&'static [Schema]> {
     static PARSED: OnceLock<Vec<Schema>> = OnceLock::new();
     if let Some(schemas) = PARSED.get() {
@@ -113,6 +116,7 @@ fn spelling_advice(misfit: &Misfit) -> Vec<String> {
 }
 
 impl Schema {
+    /// Returns whether files of this schema have the root attribute `format` = `found`.
     fn is_format(&self, found: &str) -> bool {
         self.format.as_ref().is_some_and(|(format, _)| format == found)
     }

@@ -327,20 +327,18 @@ impl OutputColumn {
             let buffer = (0..spec.width()).map(|_| Vec::new()).collect();
             Ok((new_dataset::<T>(group, spec)?, buffer))
         }
-        let with = |(dataset, buffer): (Dataset, ColumnBuffer)| -> hdf5::Result<OutputColumn> {
-            if let Some(unit) = &spec.unit {
-                write_attribute(&dataset, "units", &Attribute::Text(unit.clone()))?;
-            }
-            Ok(OutputColumn { spec: spec.clone(), dataset, buffer })
-        };
-        with(match spec.kind {
+        let (dataset, buffer) = match spec.kind {
             ColumnType::F32 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::F32(b)))?,
             ColumnType::F64 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::F64(b)))?,
             ColumnType::I64 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::I64(b)))?,
             ColumnType::I8 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::I8(b)))?,
             ColumnType::U8 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::U8(b)))?,
             ColumnType::U32 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::U32(b)))?,
-        })
+        };
+        if let Some(unit) = &spec.unit {
+            write_attribute(&dataset, "units", &Attribute::Text(unit.clone()))?;
+        }
+        Ok(OutputColumn { spec: spec.clone(), dataset, buffer })
     }
 
     /// Extends the dataset to `next` rows and writes the buffer to rows `first..next`.

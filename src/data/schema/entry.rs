@@ -70,7 +70,7 @@ struct QuantityEntry {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "`factor` must be a number or the name of a constant")]
+#[serde(untagged, expecting = "wrong type, expected a number or the name of a constant")]
 enum Factor {
     Number(f64),
     Constant(String),
@@ -177,6 +177,7 @@ fn resolve_place(
 }
 
 impl CompareEntry {
+    /// Returns the second definition of the quantity `name`.
     fn resolve(self, name: &str, constants: &BTreeMap<String, f64>) -> Result<Compare> {
         let CompareEntry { column, expression, unit, within } = self;
         let entry =
@@ -266,6 +267,6 @@ fn check_plausible(name: &str, plausible: &Plausible) -> Result<()> {
 }
 
 /// Returns a fault about the quantity `name`.
-fn quantity_fault(name: &str, what: &str) -> Fault {
-    Fault::new(format!("quantity '{name}' {what}"))
+fn quantity_fault(name: &str, fault: &str) -> Fault {
+    Fault::new(format!("quantity '{name}' {fault}"))
 }

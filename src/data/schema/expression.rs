@@ -158,15 +158,7 @@ impl Expression {
     pub fn evaluate_rows(&self, columns: &[&[f64]], rows: usize, mut take: impl FnMut(f64)) {
         let mut stack = vec![[f64::NAN; LANES]; self.depth];
         for first in (0..rows).step_by(LANES) {
-            let load = |index: usize| {
-                let mut lanes = [f64::NAN; LANES];
-                let rest = columns.get(index).and_then(|column| column.get(first..));
-                for (lane, value) in lanes.iter_mut().zip(rest.unwrap_or_default()) {
-                    *lane = *value;
-                }
-                lanes
-            };
-            let values = self.run(load, &mut stack);
+            let values = self.run(|index| lanes(columns.get(index), first), &mut stack);
             values[..LANES.min(rows - first)].iter().for_each(|value| take(*value));
         }
     }
@@ -231,6 +223,17 @@ impl Expression {
         }
         Ok(highest)
     }
+}
+
+/// Returns [`LANES`] values of a column from row `first`; NaN where there is none.
+#[inline]
+fn lanes(column: Option<&&[f64]>, first: usize) -> [f64; LANES] {
+    let mut lanes = [f64::NAN; LANES];
+    let rest = column.and_then(|column| column.get(first..));
+    for (lane, value) in lanes.iter_mut().zip(rest.unwrap_or_default()) {
+        *lane = *value;
+    }
+    lanes
 }
 
 /// Returns the smaller number; NaN if one is NaN.

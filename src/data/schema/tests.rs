@@ -8,7 +8,7 @@ fn refusal(text: &str) -> String {
 }
 
 #[test]
-fn class_column_keeps_its_text_in_settings_hashes() {
+fn class_column_keeps_its_text_for_hashes() {
     let class = ClassColumn { column: "kind".into(), gamma: vec![1], hadron: vec![0, 2] };
     let text = r#"Class { column: "kind", gamma: [1], hadron: [0, 2] }"#;
     assert_eq!(format!("{class:?}"), text);
@@ -38,6 +38,21 @@ fn misspelt_key_names_nearest_key_and_line() {
 }
 
 #[test]
+fn wrong_type_names_key_type_and_value() {
+    let head = "name = \"x\"\ngroup = \"e\"\nopen = true\n";
+    for (entry, part) in [
+        ("version = \"one\"", "`version` must be a whole number, found \"one\""),
+        ("layout = \"rows\"", "`layout` must be \"columns\", \"compound\""),
+        ("[plausible]\nwidth = { range = 3 }", "`plausible.width.range` must be"),
+        ("[quantities.size]\ncolumn = 5\nunit = \"deg\"", "must be a text in quotes, found 5"),
+    ] {
+        let text = refusal(&format!("{head}{entry}\n"));
+        assert!(text.contains(part), "{entry}: {text}");
+        assert!(!text.contains("invalid type"), "{text}");
+    }
+}
+
+#[test]
 fn invalid_quantity_is_refused_with_its_reason() {
     let schema = |entry: &str| {
         let head = "name = \"x\"\ngroup = \"e\"\n[constants]\nscale = 0.1\n";
@@ -52,7 +67,7 @@ fn invalid_quantity_is_refused_with_its_reason() {
         ("column = \"a\"\nunit = \"mm\"\nfactor = 2\ncanonical = \"mm\"", "expected deg"),
         (
             "column = \"a\"\nunit = \"mm\"\nfactor = [1]",
-            "must be a number or the name of a constant",
+            "`quantities.width.factor` must be a number or the name of a constant, found [1]",
         ),
         ("expression = \"a +\"\nunit = \"deg\"", "found the end"),
         ("expression = \"2*scale\"\nunit = \"deg\"", "does not use any column"),

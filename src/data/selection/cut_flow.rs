@@ -1,9 +1,9 @@
-//! Rows that each cut removes, as a table.
+//! Table of the rows that each cut removes.
 
 use serde::Serialize;
 use std::fmt;
 
-/// Cuts named in an error message.
+/// Largest number of cuts named in an error message.
 const NAMED: usize = 3;
 
 /// Rows of one class and the cuts that remove them.
@@ -12,40 +12,44 @@ pub struct CutFlow {
     /// `gamma`, `hadron` or `unknown`.
     pub class: &'static str,
     pub rows: u64,
-    /// Only so many rows of each file were read.
+    /// Number of rows read per file, if it was limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_per_file: Option<u64>,
-    /// In the order they are applied.
+    /// Cuts in the order of their application.
     pub cuts: Vec<CutCount>,
 }
 
-/// One bound of a cut, or another reason to leave a row out.
+/// One bound of a cut, or a different reason to exclude a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CutCount {
     pub cut: String,
     /// Rows that fail it.
     pub fails: u64,
-    /// Rows that fail nothing else.
+    /// Rows that fail no other cut.
     pub fails_only_this: u64,
-    /// Rows that pass it and all before it.
+    /// Rows that pass it and all cuts before it.
     pub left: u64,
 }
 
+impl CutCount {
+    /// Returns the number of rows that the cut removes, as text.
+    fn summary(&self) -> String {
+        let CutCount { cut, fails, fails_only_this: alone, .. } = self;
+        if alone == fails {
+            format!("{cut} removed {fails}")
+        } else {
+            format!("{cut} removed {fails} ({alone} that nothing else removes)")
+        }
+    }
+}
+
 impl CutFlow {
-    /// The cuts that removed most, in one line.
+    /// Returns the cuts that removed most rows, in one line.
     pub fn summary(&self) -> String {
         let left = self.cuts.last().map_or(self.rows, |cut| cut.left);
         let mut cuts: Vec<&CutCount> = self.cuts.iter().filter(|cut| cut.fails > 0).collect();
         cuts.sort_by_key(|cut| std::cmp::Reverse(cut.fails));
-        let removed = |cut: &&CutCount| {
-            let CutCount { cut, fails, fails_only_this: alone, .. } = cut;
-            if alone == fails {
-                format!("{cut} removed {fails}")
-            } else {
-                format!("{cut} removed {fails} ({alone} that nothing else removes)")
-            }
-        };
-        let named: Vec<String> = cuts.iter().take(NAMED).map(removed).collect();
+        let named: Vec<String> = cuts.iter().take(NAMED).map(|cut| cut.summary()).collect();
         format!("cuts left {left} of {} {} rows: {}", self.rows, self.class, named.join(", "))
     }
 }

@@ -1,29 +1,29 @@
-//! How rows become logical shards, and shards steps: functions of the seed and the
-//! global row index alone, never of ranks.
+//! Assigns rows to logical shards and steps, by the seed and the global row index alone.
 //!
-//! Rows are dealt in blocks: S blocks in a row go to the S shards in a seeded order.
-//! Rank r of R owns the shards s ≡ r (mod R). Each shard has its own permutation per
-//! epoch; step t of T takes positions ⌊n·t/T⌋ … ⌊n·(t+1)/T⌋ of it, n its events.
+//! Rows are assigned in blocks: S consecutive blocks go to the S shards in a seeded order. Rank r
+//! of R owns the shards s ≡ r (mod R). Each shard has its own permutation per epoch. Step t of T
+//! uses its positions ⌊n·t/T⌋ … ⌊n·(t+1)/T⌋, where n is the number of events of the shard.
 
 use std::ops::Range;
 use taiga_flow_gpu::random::{RandomPermutation, Stream};
 
-/// Longest block, so that a reader's buffer stays small.
+/// Largest block, so that the buffer of a reader is small.
 const LONGEST_BLOCK: u64 = 65_536;
-/// Blocks a shard gets at least, where there are rows enough: keeps shards alike.
+/// Smallest number of blocks per shard, if there are enough rows, so that shards are similar.
 const BLOCKS_PER_SHARD: u64 = 16;
-/// Events per shard and step below which a shard is not worth its reduction.
+/// Events per shard and step below which the reduction of a shard costs too much.
 const EVENTS_PER_SHARD: u64 = 256;
+/// Largest number of shards.
 const MOST_SHARDS: u64 = 64;
 
-/// Number of logical shards for a global batch: the power of two nearest below
+/// Returns the number of logical shards for a global batch: the largest power of two up to
 /// batch/256, within 1…64.
 pub fn default_shards(batch: u64) -> u64 {
     let wanted = (batch / EVENTS_PER_SHARD).clamp(1, MOST_SHARDS);
     1 << wanted.ilog2()
 }
 
-/// Which rows belong to which shard.
+/// Assignment of rows to shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dealing {
     rows: u64,
@@ -33,30 +33,34 @@ pub struct Dealing {
 }
 
 impl Dealing {
+    /// Returns the assignment of `rows` rows to `shards` shards.
     pub fn new(rows: u64, shards: u64, seed: u64) -> Dealing {
         let block = (rows / (BLOCKS_PER_SHARD * shards)).clamp(1, LONGEST_BLOCK);
         Dealing { rows, shards, block, seed }
     }
 
+    /// Returns the number of shards.
     pub fn shards(&self) -> u64 {
         self.shards
     }
 
+    /// Returns the number of blocks.
     pub fn blocks(&self) -> u64 {
         self.rows.div_ceil(self.block)
     }
 
-    /// Global rows of a block.
+    /// Returns the global rows of a block.
     pub fn rows_of(&self, block: u64) -> Range<u64> {
         block * self.block..((block + 1) * self.block).min(self.rows)
     }
 
+    /// Returns the shard of a block.
     pub fn shard_of(&self, block: u64) -> u64 {
         let stream = Stream::new(self.seed, "deal", &[block / self.shards]);
         RandomPermutation::new(self.shards, stream).at(block % self.shards)
     }
 
-    /// Pieces (shard, global rows) of this rank, in ascending order of rows.
+    /// Returns the pieces (shard, global rows) of a rank, in ascending order of rows.
     pub fn pieces(&self, rank: u64, ranks: u64) -> impl Iterator<Item = (u64, Range<u64>)> + '_ {
         (0..self.blocks())
             .map(|b| (self.shard_of(b), self.rows_of(b)))
@@ -64,13 +68,13 @@ impl Dealing {
     }
 }
 
-/// Positions of a shard of `events` that belong to step `step` of `steps`.
+/// Returns the positions of step `step` of `steps` in a shard of `events` events.
 pub fn step_range(events: u64, step: u64, steps: u64) -> Range<u64> {
     let edge = |t: u64| (u128::from(events) * u128::from(t) / u128::from(steps)) as u64;
     edge(step)..edge(step + 1)
 }
 
-/// The order of a shard's events in an epoch.
+/// Returns the order of the events of a shard in an epoch.
 pub fn epoch_order(events: u64, seed: u64, epoch: u64, shard: u64) -> RandomPermutation {
     RandomPermutation::new(events, Stream::new(seed, "epoch order", &[epoch, shard]))
 }
@@ -80,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_shards_follows_the_batch() {
+    fn number_of_shards_follows_the_batch() {
         let expected = [
             (1, 1),
             (256, 1),
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_alike_in_size() {
+    fn shards_have_similar_sizes() {
         let dealing = Dealing::new(100_000, 16, 2);
         let mut counts = [0u64; 16];
         for (shard, range) in dealing.pieces(0, 1) {

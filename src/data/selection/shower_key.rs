@@ -1,21 +1,21 @@
-//! Refuses tables whose images of one shower would fall into several parts of a split.
+//! Refuses tables whose images of one shower would be in different parts of a split.
 //!
-//! Simulations throw one shower several times (`axis_scatter` of TAIGA): its images resemble
-//! each other, so that a model would be tested on showers it was trained on.
+//! Simulations use one shower with several core positions (`axis_scatter` of TAIGA). Its images
+//! are similar, so a model would be tested on showers that it was trained on.
 
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::table::{Block, Request, Table};
 use crate::error::{Error, Fault, Result};
 use std::collections::HashMap;
 
-/// Rows looked at: thrown images of a shower follow each other.
+/// Rows examined. The images of a shower are consecutive, so the first rows are enough.
 const ROWS: u64 = 1 << 20;
 
-/// Refuses a table without a shower key in which an event number has several values of a column
-/// that counts throws of a shower.
+/// Refuses a table without a shower key in which one event number has several values of a column
+/// that counts the uses of a shower.
 ///
 /// # Errors
-/// An input error that names both columns, or that of reading them.
+/// `Input` with the names of both columns, and the error of reading them.
 pub fn refuse_scattered(table: &Table) -> Result<()> {
     if !table.shower_columns().is_empty() {
         return Ok(());
@@ -27,7 +27,7 @@ pub fn refuse_scattered(table: &Table) -> Result<()> {
     for event in events {
         let keyed = table.with_shower(vec![event.clone(), throw.clone()]);
         let request = Request { shower: true, ..Request::default() };
-        // Columns that are not integers are no keys.
+        // Columns that are not integers cannot be keys.
         let Ok(mut reader) = keyed.reader(&request) else { continue };
         let mut seen: HashMap<i64, i64> = HashMap::new();
         let mut block = Block::default();
@@ -44,24 +44,27 @@ pub fn refuse_scattered(table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether the name is that of a column that counts the uses of a shower.
 fn counts_throws(name: &str) -> bool {
     let name = name.to_lowercase();
     name.contains("scatter") || name.contains("reuse")
 }
 
+/// Returns whether the name is that of a column of event numbers.
 fn numbers_events(name: &str) -> bool {
     let name = name.to_lowercase();
     name == "event" || name.contains("event") && (name.contains("num") || name.contains("id"))
 }
 
+/// Returns the error of a table with several images of one shower and no shower key.
 fn scattered(table: &Table, [event, throw]: [&str; 2], [number, one, other]: [i64; 3]) -> Error {
-    Fault::new("images of one shower would fall into different parts of the split")
+    Fault::new("images of one shower would be in different parts of the split")
         .file(table.path())
         .column(throw)
         .expected("a shower key (run_id and event_id in event files, keys.shower in a schema)")
         .found(format!("{event} {number} with {throw} {one} and {other}"))
         .advice(format!(
-            "extract or convert the file again, which writes the key; or name it: split.key = [\"{event}\"], where numbers do not repeat between runs"
+            "extract or convert the file again, which writes the key; or name it with split.key = [\"{event}\"], if event numbers do not repeat between runs"
         ))
         .input()
 }

@@ -1,13 +1,14 @@
-//! Which part a shower belongs to: a function of the seed, the class and the shower's
-//! key alone, so that it can be worked out again from a model card for any file.
+//! Assigns showers to train, validation, calibration and test parts.
 //!
-//! u = blake3(seed, class, key)/2⁶⁴ is compared with the cumulative fractions of train,
-//! validation, calibration and test. All rows of a shower share a part; without keys,
-//! rows of equal content do.
+//! The part is a function of the seed, the class and the key of the shower alone, so that it can
+//! be computed from a model card for any file. u = blake3(seed, class, key)/2⁶⁴ is compared with
+//! the cumulative fractions of the parts. All rows of a shower are in the same part; without
+//! keys, rows of equal content are.
 
 use crate::config::SplitConfig;
 use serde::{Deserialize, Serialize};
 
+/// Part of a split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
@@ -17,7 +18,7 @@ pub enum Part {
     Test,
 }
 
-/// Deals rows to parts.
+/// Assignment of rows to parts.
 #[derive(Debug, Clone)]
 pub struct Splitter {
     seed: u64,
@@ -25,6 +26,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
+    /// Returns the assignment for the fractions and seed of a configuration.
     pub fn new(split: &SplitConfig) -> Splitter {
         let train = split.train;
         let validation = train + split.validation;
@@ -34,16 +36,17 @@ impl Splitter {
         }
     }
 
-    /// The part of a shower by its key columns' values.
+    /// Returns the part of a shower by the values of its key columns.
     pub fn by_key(&self, class: i8, key: impl Iterator<Item = i64>) -> Part {
         self.part(class, b'k', key.map(i64::to_le_bytes))
     }
 
-    /// The part of a row by the bits of its features, for files without keys.
+    /// Returns the part of a row by the bits of its features, for files without keys.
     pub fn by_content(&self, class: i8, features: impl Iterator<Item = f32>) -> Part {
         self.part(class, b'c', features.map(|x| x.to_bits().to_le_bytes()))
     }
 
+    /// Returns the part for the hash of some words.
     fn part<const N: usize>(
         &self,
         class: i8,
@@ -99,10 +102,10 @@ mod tests {
     fn equal_showers_share_a_part_per_seed_and_class() {
         let differs =
             |a: &dyn Fn(i64) -> Part, b: &dyn Fn(i64) -> Part| (0..1000).any(|i| a(i) != b(i));
-        let deal =
+        let assign =
             |seed: u64, class: i8| move |i: i64| splitter(seed).by_key(class, [i].into_iter());
-        assert!(!differs(&deal(1, 1), &deal(1, 1)));
-        assert!(differs(&deal(1, 1), &deal(2, 1)));
-        assert!(differs(&deal(1, 1), &deal(1, 0)));
+        assert!(!differs(&assign(1, 1), &assign(1, 1)));
+        assert!(differs(&assign(1, 1), &assign(2, 1)));
+        assert!(differs(&assign(1, 1), &assign(1, 0)));
     }
 }

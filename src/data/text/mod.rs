@@ -206,6 +206,9 @@ impl TextRows {
     }
 
     /// Reads the rows of an open file, as [`TextRows::open`] does.
+    ///
+    /// # Errors
+    /// As [`TextRows::open`].
     pub fn of_file(
         path: &Path,
         schema: &Schema,
@@ -215,6 +218,7 @@ impl TextRows {
         TextRows::new(path, schema, hash, placement, || Ok(TextLines::new(path, file)))
     }
 
+    /// Binds the schema to the first line.
     fn new(
         path: &Path,
         schema: &Schema,

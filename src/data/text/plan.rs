@@ -404,14 +404,8 @@ impl NumberColumn {
     /// Parses a number and checks its limits.
     fn parse(&self, text: &[u8], not_finite: bool) -> Parsed<f64> {
         let number = number(text);
-        let possible = |number: f64| match self.limits {
-            Some([low, high]) => {
-                (low..=high).contains(&number) || (not_finite && !number.is_finite())
-            }
-            None => not_finite || number.is_finite(),
-        };
-        let what = match number {
-            Some(number) if possible(number) => return Ok(number),
+        let message = match number {
+            Some(number) if self.accepts(number, not_finite) => return Ok(number),
             Some(_) => OUT_OF_RANGE,
             None => "not a number",
         };
@@ -419,9 +413,19 @@ impl NumberColumn {
             Some([low, high]) => format!("a number from {low} to {high}"),
             None => "a finite number".to_string(),
         };
-        let fault = Fault::new(what).column(&self.name).expected(expected).found(quoted(text));
+        let fault = Fault::new(message).column(&self.name).expected(expected).found(quoted(text));
         let is_limited = self.limits.is_some() && number.is_some_and(f64::is_finite);
         Err(Box::new(if is_limited { fault.advice(OTHER_UNIT) } else { fault }))
+    }
+
+    /// Returns whether a number is within the limits of the column.
+    fn accepts(&self, number: f64, not_finite: bool) -> bool {
+        match self.limits {
+            Some([low, high]) => {
+                (low..=high).contains(&number) || (not_finite && !number.is_finite())
+            }
+            None => not_finite || number.is_finite(),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Findings on a set of valid files: duplicate events, exchanged or overlapping classes, different
 //! columns, and hadrons whose source positions differ from those of the gammas.
 
-use super::super::classes;
+use super::super::classes::{self, MOST_REPEATED};
+use super::super::duplicates;
 use super::super::source::Source;
 use super::FEATURES;
 use super::keys::{Duplicates, Keyed, duplicates};
@@ -170,12 +171,14 @@ fn duplicate_finding(
     let (one, two) = (members[*first], members[*second]);
     let columns = tables.iter().find(|(index, _, _)| index == second).map(|(_, _, c)| c.clone());
     let columns = columns.unwrap_or_default();
-    // Rows of equal text do not prove the same event.
-    let sure = columns.len() > 1 || columns.first().is_none_or(|name| name != "row_hash");
+    // Some rows of equal text are different events of rounded values; many are copies.
+    let is_text = columns.len() == 1 && columns[0] == "row_hash";
+    let all = two.table.as_ref().map_or(0, Table::rows);
+    let sure = !is_text || *rows as f64 > MOST_REPEATED * all as f64;
     let key: Vec<String> =
         columns.iter().zip(&example.2).map(|(name, value)| format!("{name} {value}")).collect();
     let key = key.join(", ");
-    let (path, all) = (two.report.path.display(), two.table.as_ref().map_or(0, Table::rows));
+    let path = two.report.path.display();
     if first == second {
         let text = format!(
             "{path}: {rows} of {all} rows repeat the key of another, such as row {} that of row {} ({key})",
@@ -320,7 +323,8 @@ pub fn of_classes(
         let fault = Fault { found: Some(format!("{found}: {}", named.join(", "))), ..fault };
         findings.push(finding("shared-events", fault.to_string(), files, true));
     }
-    findings.extend(found.repeated.map(|text| finding("repeated-rows", text, all(), false)));
+    let lack_keys = found.repeated.is_some() && duplicates::lack_event_keys(&comparable)?;
+    findings.extend(found.repeated.map(|text| finding("repeated-rows", text, all(), lack_keys)));
     findings.extend(found.swapped.map(|text| finding("swapped-classes", text, all(), false)));
     Ok(findings)
 }

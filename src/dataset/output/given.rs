@@ -52,7 +52,10 @@ impl Given {
 
     /// Adds the inputs to the record of an output folder, once.
     pub fn record(self, output: &Path) -> Result<()> {
-        let mut all = read(output);
+        let mut all = read(output).unwrap_or_else(|error| {
+            log::warn!("{error}; it is replaced");
+            Vec::new()
+        });
         if all.contains(&self) {
             return Ok(());
         }
@@ -86,7 +89,11 @@ pub fn compare(
                      command again";
         inputs.wrong.insert(format!("{}/{NAME}", ledger::FOLDER), found.to_string());
     }
-    for given in read(folder).iter().filter(|given| !given.own_runs) {
+    let recorded = read(folder).unwrap_or_else(|error| {
+        inputs.wrong.insert(format!("{}/{NAME}", ledger::FOLDER), error.to_string());
+        Vec::new()
+    });
+    for given in recorded.iter().filter(|given| !given.own_runs) {
         for input in &given.inputs {
             if !is_here(input) {
                 inputs.absent.push(path_text(input));
@@ -156,9 +163,21 @@ fn is_same(failed: &str, input: &Path) -> bool {
     input.ends_with(failed.trim_start_matches("./")) || Path::new(failed) == input
 }
 
-fn read(folder: &Path) -> Vec<Given> {
-    let text = bounded::read(&path(folder), LARGEST).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+/// Reads the record of an output folder; it is empty if there is none.
+fn read(folder: &Path) -> Result<Vec<Given>> {
+    let path = path(folder);
+    let unreadable = |found: &dyn std::fmt::Display| {
+        Fault::new("cannot read the record of inputs")
+            .file(&path)
+            .found(found)
+            .advice("run the same command again, which writes a new record")
+            .input()
+    };
+    match bounded::read(&path, LARGEST) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|e| unreadable(&e)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(unreadable(&error)),
+    }
 }
 
 fn path(folder: &Path) -> PathBuf {

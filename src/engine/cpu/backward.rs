@@ -6,12 +6,12 @@
 //! then over lanes by the fixed tree, in f32. The sum of the tile is rounded to units of 2⁻³² and
 //! added to integers.
 
-use super::dispatch::vectorised;
 use super::forward::{TOGETHER, couple};
-use super::lanes::{Lanes, ZERO};
 use super::pass::{Pass, add_group};
-use super::vector::{GROUP, Vector};
 use super::weights::{NetworkSums, Packed, PackedBlock, PackedNetwork, groups};
+use crate::engine::simd::lanes::{Lanes, ZERO};
+use crate::engine::simd::vector::{GROUP, Vector};
+use crate::engine::simd::vectorised;
 
 /// Largest number of groups of a unit, for 32 features.
 const MOST_GROUPS: usize = groups(16);

@@ -5,10 +5,10 @@
 //! 16 v … 16 v + 15. K vectors are evaluated together to hide the latency of the multiply-adds.
 //! Lanes do not mix, so K does not change a bit.
 
-use super::dispatch::vectorised;
-use super::lanes::{self, LANES, Lanes, ZERO};
-use super::vector::Vector;
 use super::weights::{Packed, PackedBlock, PackedNetwork};
+use crate::engine::simd::lanes::{self, LANES, Lanes, ZERO};
+use crate::engine::simd::vector::Vector;
+use crate::engine::simd::vectorised;
 use taiga_flow_gpu::reference::LN_SQRT_2PI;
 
 /// Vectors that are evaluated together.

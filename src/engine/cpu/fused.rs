@@ -2,11 +2,11 @@
 //! of the features.
 
 use super::backward::{self, FusedScratch};
-use super::dispatch::Isa;
 use super::forward::{self, LaneTile};
 use super::pass::Pass;
 use super::tiles::TileKernel;
 use super::weights::Packed;
+use crate::engine::simd::Isa;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
 

@@ -5,13 +5,13 @@
 //! The gradient keeps the transformed inputs and scales of each block in the forward pass. The
 //! backward pass recomputes the hidden layers of one network at a time.
 
-use super::dispatch::{Isa, vectorised};
 use super::forward::{LaneTile, affine, affine_back, clamped, standard_normal};
-use super::lanes::{Lanes, ZERO};
 use super::pass::Pass;
 use super::product::{Finish, LayerSums, Matrix, add_gradient, multiply, transpose};
 use super::tiles::{GRADIENT_TILE, TileKernel};
-use super::vector::Vector;
+use crate::engine::simd::lanes::{Lanes, ZERO};
+use crate::engine::simd::vector::Vector;
+use crate::engine::simd::{Isa, vectorised};
 use rayon::prelude::*;
 use taiga_flow_gpu::layout::{Dense, Layout};
 use taiga_flow_gpu::spec::{FlowSpec, Network, Split};

@@ -6,21 +6,16 @@
 //! integers.
 
 mod backward;
-mod dispatch;
 mod forward;
 mod fused;
 mod general;
-pub mod lanes;
 mod pass;
 mod product;
 mod tiles;
-pub(crate) mod vector;
 mod weights;
 
-pub use dispatch::Isa;
-pub(crate) use dispatch::vectorised;
-
 use super::optimiser::WeightTraining;
+use super::simd::Isa;
 use super::{Adam, Batch, Engine, Events, FixedSum, Weights};
 use crate::error::{Fault, Result};
 use fused::FusedKernel;

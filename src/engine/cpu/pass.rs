@@ -5,8 +5,8 @@
 //! vector v.
 
 use super::forward::{LaneTile, affine, standard_normal};
-use super::lanes::{self, LANES, Lanes, ZERO};
-use super::vector::{GROUP, Vector};
+use crate::engine::simd::lanes::{self, LANES, Lanes, ZERO};
+use crate::engine::simd::vector::{GROUP, Vector};
 
 /// State of a pass.
 #[derive(Debug, Clone, Default)]

@@ -5,10 +5,10 @@
 //! inputs). Every number is one chain of multiply-adds over ascending columns or events, so the
 //! number of rows and vectors in registers does not change a bit.
 
-use super::dispatch::vectorised;
-use super::lanes::{LANES, Lanes, ZERO};
 use super::pass::add_group;
-use super::vector::{GROUP, Vector};
+use crate::engine::simd::lanes::{LANES, Lanes, ZERO};
+use crate::engine::simd::vector::{GROUP, Vector};
+use crate::engine::simd::vectorised;
 use taiga_flow_gpu::layout::Dense;
 
 /// Rows in registers at a time; with 4 vectors each, their sums fit into 32 registers.

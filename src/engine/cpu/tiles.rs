@@ -4,11 +4,11 @@
 //! assignment of tiles to threads does not change a bit. The events of a tile belong to one shard,
 //! counted from its start, so a sum depends neither on other shards nor on the threads.
 
-use super::dispatch::Isa;
 use super::forward::LaneTile;
 use super::pass::Pass;
 use super::{Kernel, RowBatch};
 use crate::engine::FixedSum;
+use crate::engine::simd::Isa;
 use crate::error::{Fault, Result};
 use rayon::prelude::*;
 use std::ops::Range;

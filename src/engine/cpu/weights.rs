@@ -5,7 +5,7 @@
 //! the bits do not depend on the padding. Gradients are in the same order, as integers, in groups
 //! that fill a register.
 
-use super::vector::GROUP;
+use crate::engine::simd::vector::GROUP;
 use taiga_flow_gpu::layout::{Dense, Layout};
 use taiga_flow_gpu::spec::{FlowSpec, Network, Split};
 

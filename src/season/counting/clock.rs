@@ -321,8 +321,7 @@ mod tests {
     fn rate_with_bad_stretches_is_the_true_one() {
         // Poisson events at 7 Hz for 4 h; every second ten minutes are of bad quality, and
         // then 40 Hz of something else are there too.
-        let (seed, rate, noise) = (std::process::id().into(), 7.0, 40.0);
-        println!("seed {seed}");
+        let (seed, rate, noise) = (crate::test_seed(), 7.0, 40.0);
         let steps = Stream::new(seed, "steps", &[]);
         let (mut clock, mut previous, mut time, mut events) = (Clock::default(), None, 0.0, 0_u64);
         while time < 4.0 * 3600.0 {

@@ -1,12 +1,12 @@
 //! Finds events that count more than once: the same rows in two score files, or twice in one.
 //!
-//! Events are compared by their keys, where one of them numbers events or tells their time, and
-//! by their values. Of more events than have room, one in a power of two is kept, chosen by its
-//! keys or values alone, so that a file given twice is found whatever its size, on any number of
-//! ranks.
+//! Events are compared by their keys, where one of them is an event number or a time, and by their
+//! values. At most [`MOST`] events are kept: one in a power of two, selected by its keys or values
+//! alone. A file given twice is therefore found at any size and on any number of ranks.
 
 use super::event_classifier::{Keys, ScoreColumns};
 use crate::data::table::scores::ScoreBlock;
+use crate::dataset::classes::MOST_REPEATED;
 use crate::dataset::duplicates::mixed;
 use crate::error::{Fault, Result};
 use crate::season::folder::ScoreFileEntry;
@@ -106,18 +106,24 @@ impl CountedEvents {
         other.events.into_iter().for_each(|event| self.push(event));
     }
 
-    /// Refuses events of equal keys and values, and of equal keys alone where these name one event
-    /// of a telescope. Equal keys alone are a warning elsewhere, and nothing of simulated showers;
-    /// equal values alone are a warning.
+    /// Refuses events with equal keys and values, and with equal keys alone where these identify
+    /// one event of a telescope. Elsewhere equal keys give a warning, and none for simulated
+    /// showers. Equal values give a warning; of events without keys, more than 2 % are refused.
+    ///
+    /// # Errors
+    /// `Input`, with the place of a duplicate.
     pub fn refuse_repeated(
         mut self,
         files: &[ScoreFileEntry],
         is_simulated: bool,
     ) -> Result<Option<String>> {
         self.events.sort_unstable();
-        let mut found = [(0_u64, None); 2]; // of other values, of equal ones
+        let mut found = [(0_u64, None); 3]; // of other values, of equal ones, without keys
         for pair in self.events.windows(2).filter(|pair| pair[0].name == pair[1].name) {
-            let of = &mut found[usize::from(pair[0].values == pair[1].values)];
+            let of = &mut found[match pair[0].has_keys() {
+                true => usize::from(pair[0].values == pair[1].values),
+                false => 2,
+            }];
             let place = |event: &CountedEvent| (event.file, event.row);
             let (first, second) = if place(&pair[0]) <= place(&pair[1]) {
                 (pair[0], pair[1])
@@ -136,7 +142,7 @@ impl CountedEvents {
             other_keys.0 += 1;
             other_keys.1.get_or_insert((pair[0], pair[1]));
         }
-        let [of_keys, of_values] = found;
+        let [of_keys, of_values, without_keys] = found;
         let least = if self.one_in == 1 { "" } else { "at least " };
         let describe = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
             let (first, second) = pair?;
@@ -149,7 +155,12 @@ impl CountedEvents {
             );
             Some((file(second).map(|file| file.path.clone()), second.row, text))
         };
-        let refused = describe(of_values).or_else(|| {
+        // Different events of rounded values may be equal, as training allows.
+        let allowed = MOST_REPEATED * self.events.len() as f64;
+        let are_copies = without_keys.0 as f64 > allowed;
+        let of_values_alone = describe(without_keys);
+        let copied = of_values_alone.clone().filter(|_| are_copies && !is_simulated);
+        let refused = describe(of_values).or(copied).or_else(|| {
             let name_one_event = self.are_named && !is_simulated;
             describe(of_keys).filter(|_| name_one_event)
         });
@@ -171,11 +182,21 @@ impl CountedEvents {
                 "Events with equal keys: {text}. They count twice, unless several telescopes recorded them."
             )
         });
-        Ok(warning.or(copies))
+        let equal = of_values_alone.filter(|_| !is_simulated).map(|(_, _, text)| {
+            format!(
+                "Events with equal values, without keys of run and event: {text}. Copies count twice."
+            )
+        });
+        Ok(warning.or(copies).or(equal))
     }
 }
 
 impl CountedEvent {
+    /// Whether keys identify the event; otherwise its values are its name.
+    fn has_keys(&self) -> bool {
+        self.name != self.values
+    }
+
     fn is_kept(&self, one_in: u64) -> bool {
         [self.name, self.values].iter().any(|hash| (hash >> 32) & (one_in - 1) == 0)
     }
@@ -195,6 +216,7 @@ mod tests {
             inside: 0,
             input_blake3: name.to_string(),
             output_blake3: String::new(),
+            warnings: Vec::new(),
         };
         ["a.h5", "b.h5"].map(listed).to_vec()
     }
@@ -212,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_sample_finds_copies_of_many_events() {
-        let seed = u64::from(std::process::id());
+        let seed = crate::test_seed();
         let many = 3 * MOST as u64;
         let mut all = of(0, 0..many, 0, seed);
         all.merge(of(1, many..many + 5, 0, seed));
@@ -231,8 +253,23 @@ mod tests {
     }
 
     #[test]
+    fn few_equal_rows_without_keys_are_warned_of() {
+        let seed = crate::test_seed();
+        let without_keys = |rows, repeated| {
+            let mut events = of(0, 0..rows, 0, seed);
+            events.merge(of(1, 0..repeated, 0, seed));
+            events.events.iter_mut().for_each(|event| event.values = event.name);
+            events.refuse_repeated(&files(), false)
+        };
+        assert_eq!(without_keys(1000, 0).unwrap(), None);
+        let warning = without_keys(1000, 9).unwrap().unwrap();
+        assert!(warning.contains("9 duplicates") && warning.contains("without keys"), "{warning}");
+        assert_eq!(without_keys(1000, 50).unwrap_err().exit_code(), 3);
+    }
+
+    #[test]
     fn equal_values_of_other_keys_are_warned_of() {
-        let seed = u64::from(std::process::id());
+        let seed = crate::test_seed();
         let mut events = of(0, 0..50, 0, seed);
         let other_keys = of(1, 0..50, 0, seed)
             .events
@@ -246,7 +283,7 @@ mod tests {
 
     #[test]
     fn equal_keys_refused_where_telescope_is_known() {
-        let seed = u64::from(std::process::id());
+        let seed = crate::test_seed();
         let mut events = of(0, 0..50, 0, seed);
         events.merge(of(1, 20..22, 1, seed));
         let warning = events.clone().refuse_repeated(&files(), false).unwrap().unwrap();

@@ -239,8 +239,15 @@ fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<S
     let count = 1 + draws.poisson(2.0);
     let weights: Vec<f64> = (0..count).map(|_| -libm::log(1.0 - draws.uniform())).collect();
     let total: f64 = weights.iter().sum();
-    let part = |weight: &f64| {
-        let share = weight / total;
+    weights
+        .iter()
+        .map(|weight| SubShower::drawn(weight / total, direction, maximum_km, draws))
+        .collect()
+}
+
+impl SubShower {
+    /// Draws a sub-shower with a fraction of the light of the shower.
+    fn drawn(share: f64, direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> SubShower {
         // Weak parts come from slow particles, whose directions differ more.
         let off = 0.08 + 0.25 * (1.0 - share);
         SubShower {
@@ -251,11 +258,8 @@ fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<S
             depth_km: 1.8,
             spread_deg: 0.07,
         }
-    };
-    weights.iter().map(part).collect()
-}
+    }
 
-impl SubShower {
     /// Draws the position of a photoelectron in the camera [deg].
     fn photoelectron(&self, core_km: [f64; 2], draws: &mut Draws) -> [f64; 2] {
         let impact = libm::hypot(core_km[0], core_km[1]);

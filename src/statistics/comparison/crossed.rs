@@ -158,8 +158,7 @@ mod tests {
 
     #[test]
     fn paired_q_difference_agrees_with_bootstrap() {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         for weighted in [false, true] {
             let events = events(seed, weighted);
             let said = table(&events).quality_difference().unwrap();

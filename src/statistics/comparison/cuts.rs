@@ -165,8 +165,7 @@ mod tests {
 
     #[test]
     fn cuts_next_to_a_score_agree_with_a_bootstrap() {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         let events = events(seed);
         let of = |events: Vec<CutEvent>| CutsBaseline::of("cuts", "", events).unwrap().unwrap();
         let said = of(events.clone());

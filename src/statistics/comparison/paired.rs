@@ -1,5 +1,6 @@
-//! Compares two scores of the same labelled events: areas under their ROC curves, and the error of
-//! the difference, from counts per bin of the scores.
+//! Compares two scores of the same labelled events, from counts per bin of the scores.
+//!
+//! The comparison consists of the areas under their ROC curves, and the error of the difference.
 //!
 //! The structural components of an area (DeLong et al. 1988) are whole numbers when doubled: twice
 //! the number of events of the other class below, plus the equal ones. Their sums are exact in any
@@ -149,8 +150,7 @@ mod tests {
 
     #[test]
     fn paired_area_agrees_with_delong_and_bootstrap() {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         let events = events(seed);
         let said = paired(&events);
         let gamma: Vec<bool> = events.iter().map(|e| e.1).collect();

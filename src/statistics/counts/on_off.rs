@@ -130,12 +130,6 @@ impl Leak {
         let error = libm::hypot(excess.error / left, value * leak.error / left);
         Some(Measured { value, error })
     }
-
-    /// Returns the excess per gamma of the sample: ε(ON) − mean ε(OFF). `None` without gammas.
-    pub fn net_efficiency(&self) -> Option<f64> {
-        let off = self.off as f64 / self.positions.max(1) as f64;
-        (self.events > 0).then(|| (self.on as f64 - off) / self.events as f64)
-    }
 }
 
 /// Returns the standard error of the share of the weight of `all` events that belongs to `part`.

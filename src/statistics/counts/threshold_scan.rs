@@ -156,8 +156,7 @@ mod tests {
 
     #[test]
     fn scan_counts_equal_those_of_sorted_scores() {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         let mut on = scores(seed, 4000, 0.0);
         on.extend(scores(seed + 1, 300, 2.0));
         let off = scores(seed + 2, 20_000, 0.0);

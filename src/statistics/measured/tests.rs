@@ -53,7 +53,7 @@ fn numbers_and_counts_are_formatted() {
 
 #[test]
 fn weighted_share_error_agrees_with_samples() {
-    let stream = Stream::new(u64::from(std::process::id()), "shares", &[]);
+    let stream = Stream::new(crate::test_seed(), "shares", &[]);
     let sample = |replica: u64| {
         let (mut passed, mut all) = (WeightSum::default(), WeightSum::default());
         for i in 0..300 {

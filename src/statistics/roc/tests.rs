@@ -212,7 +212,7 @@ fn errors_at_survival(
 
 #[test]
 fn errors_at_survival_agree_with_bootstraps() {
-    let seed = u64::from(std::process::id());
+    let seed = crate::test_seed();
     let cases = [
         ([400, 300], 0.1, false),
         ([3000, 400], 0.1, false),

@@ -205,8 +205,7 @@ mod tests {
 
     #[test]
     fn significance_rule_is_near_the_best_of_a_scan() {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         for (case, (mixed, gammas, background)) in
             [(false, 50.0, 2e3), (false, 300.0, 2e4), (true, 50.0, 2e3), (true, 10.0, 2e3)]
                 .into_iter()
@@ -226,7 +225,7 @@ mod tests {
 
     #[test]
     fn significance_rule_reports_few_hadrons() {
-        let stream = Stream::new(u64::from(std::process::id()), "few", &[]);
+        let stream = Stream::new(crate::test_seed(), "few", &[]);
         // Of 1000 hadrons ten pass near 2.3; the best threshold is above 3.
         let o = observation(1.0, 1e5);
         let threshold = chosen(&planted(stream, 1000, 1000, false), o);

@@ -102,8 +102,7 @@ mod tests {
 
     #[test]
     fn scan_rows_are_efficiencies_and_counts() {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         let stream = Stream::new(seed, "scan", &[]);
         let gamma: Vec<bool> = (0..6000).map(|i| i % 3 == 0).collect();
         let score = |(i, g): (usize, &bool)| stream.normal(i as u64) + if *g { 2.0 } else { 0.0 };

@@ -207,9 +207,9 @@ fn largest_q(sample: &Sample) -> Option<PassingCounts> {
 }
 
 /// Returns the empirical quantile: the smallest value with at least a share `fraction` of all
-/// values at or below it (Hyndman & Fan 1996, definition 1: the inverse of the empirical
-/// distribution function, without interpolation). So at most that share is strictly below it.
-/// `ascending` must be sorted; `None` if it is empty or `fraction` is not within 0…1.
+/// values at or below it. This is definition 1 of Hyndman & Fan (1996), the inverse of the
+/// empirical distribution function, without interpolation. So at most that share is strictly below
+/// it. `ascending` must be sorted; `None` if it is empty or `fraction` is not within 0…1.
 pub fn quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
     ascending.get(quantile_rank(ascending.len(), fraction)?).copied()
 }

@@ -12,7 +12,7 @@
 //! Cross-entropy of t = log p₁ − log p₂ with classes of equal weight: λ/2 · softplus(−t) per event
 //! of the first class, λ/2 · softplus(t) per event of the second.
 
-use crate::config::{Push, PushForm};
+use crate::config::{FineTune, Push, PushForm};
 
 /// Computes ln(1 + eˣ) without overflow.
 pub fn softplus(x: f64) -> f64 {
@@ -37,6 +37,21 @@ pub struct PushAt {
 }
 
 impl PushAt {
+    /// Creates the push of a fine-tuning at a weight; without a quantile, anomalies are not pushed.
+    pub fn new(
+        fine_tune: &FineTune,
+        weight: f64,
+        features: usize,
+        quantile: Option<f64>,
+    ) -> PushAt {
+        PushAt {
+            push: fine_tune.push,
+            weight,
+            features,
+            quantile: quantile.unwrap_or(f64::INFINITY),
+        }
+    }
+
     /// Returns b of anomalies, per dimension.
     fn bound(&self) -> f64 {
         self.quantile / self.features as f64 - self.push.margin

@@ -137,13 +137,7 @@ impl<'a> AnomalyGenerator<'a> {
     /// Cleans the images of some rows.
     fn lights(&self, block: &ImageBlock, rows: &[usize]) -> Vec<Light> {
         let pixels = self.camera.pixels();
-        let worker = || {
-            let mut cleaner = Cleaner::new(self.cleaning, pixels);
-            if self.cleaning.needs_sigma() {
-                cleaner.set_sigma(self.sigma);
-            }
-            (cleaner, ImagePixels::default(), Vec::new())
-        };
+        let worker = || (self.cleaner(), ImagePixels::default(), Vec::new());
         rows.par_iter()
             .map_init(worker, |(cleaner, image, buffer), row| {
                 let charge = block.charge.image(*row, pixels, buffer);
@@ -160,6 +154,15 @@ impl<'a> AnomalyGenerator<'a> {
                 }
             })
             .collect()
+    }
+
+    /// Returns a cleaner of the images.
+    fn cleaner(&self) -> Cleaner {
+        let mut cleaner = Cleaner::new(self.cleaning, self.camera.pixels());
+        if self.cleaning.needs_sigma() {
+            cleaner.set_sigma(self.sigma);
+        }
+        cleaner
     }
 
     /// Returns the anomaly of image `i` of `rows`.

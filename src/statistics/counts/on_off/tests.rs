@@ -44,7 +44,6 @@ fn leakage_correction_restores_the_excess() {
     let corrected = leak.corrected(Measured { value: 86.0, error: 10.0 }).unwrap();
     assert!((corrected.value - 100.0).abs() < 1e-9, "{corrected:?}");
     assert!((11.6..11.9).contains(&corrected.error), "{corrected:?}");
-    assert!((leak.net_efficiency().unwrap() - 0.688).abs() < 1e-12);
     assert_eq!(Leak { on: 0, ..leak }.corrected(corrected), None);
 }
 
@@ -79,7 +78,7 @@ fn leak_few_gammas_is_not_resolved() {
 
 #[test]
 fn leak_weighted_equals_sum_of_weights() {
-    let stream = Stream::new(u64::from(std::process::id()), "weights", &[]);
+    let stream = Stream::new(crate::test_seed(), "weights", &[]);
     let one = |replica: u64| {
         let mut sums = [WeightSum::default(); 2];
         for i in 0..600 {

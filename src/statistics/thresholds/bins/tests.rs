@@ -6,7 +6,7 @@ fn settings(edges: &[f64], few: Few) -> BinnedThresholdConfig {
 }
 
 fn stream() -> Stream {
-    Stream::new(u64::from(std::process::id()), "bins of thresholds", &[])
+    Stream::new(crate::test_seed(), "bins of thresholds", &[])
 }
 
 /// Returns scores that rise with the bin, so that one threshold for all would be wrong for

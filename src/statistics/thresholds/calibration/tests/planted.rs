@@ -1,5 +1,6 @@
-//! Tests the posterior against a known truth: gammas N(1, 1) and hadrons N(−1, 1), whose log-odds
-//! at a score s are 2·s.
+//! Tests the posterior against a known truth.
+//!
+//! Gammas are N(1, 1) and hadrons N(−1, 1), so the log-odds at a score s are 2·s.
 
 use super::super::*;
 use crate::statistics::tails::normal_below;
@@ -85,7 +86,7 @@ fn rows(calibration: &Calibration, fitted: &[(f64, Class, f64)]) -> Vec<Row> {
 #[test]
 fn posterior_at_the_ends_agrees_with_the_truth() {
     const REPLICAS: u64 = 80;
-    let seed = 1000 * u64::from(std::process::id());
+    let seed = 1000 * crate::test_seed();
     for (gammas, hadrons) in [(2000, 8000), (10_000, 10_000), (400, 20_000), (5000, 300)] {
         let (mut all, mut outside) = (0_u32, 0_u32);
         let mut ends = [Vec::new(), Vec::new()];
@@ -127,7 +128,7 @@ fn posterior_at_the_ends_agrees_with_the_truth() {
 
 #[test]
 fn end_pools_hold_ten_of_each_class() {
-    let seed = u64::from(std::process::id());
+    let seed = crate::test_seed();
     let mut fitted = events(3000, 5000, seed);
     let weight = |i: u64| 0.2 + Stream::new(seed, "weight", &[]).uniform(i);
     fitted.iter_mut().zip(0..).for_each(|(event, i)| event.2 = weight(i));
@@ -164,7 +165,7 @@ fn end_pools_hold_ten_of_each_class() {
 
 #[test]
 fn scores_that_do_not_separate_have_no_bounds() {
-    let mut inverted = events(500, 500, u64::from(std::process::id()));
+    let mut inverted = events(500, 500, crate::test_seed());
     inverted.iter_mut().for_each(|event| event.0 = -event.0);
     let calibration = Calibration::fit(inverted, 0.5).unwrap();
     for score in [-5.0, 0.0, 5.0] {
@@ -209,7 +210,7 @@ fn cards_of_older_versions_have_no_bounds() {
 
 #[test]
 fn reliability_in_log_odds_is_that_at_the_prior() {
-    let seed = u64::from(std::process::id());
+    let seed = crate::test_seed();
     let shares = CutEfficiency { gamma: 0.5, hadron: 0.1 };
     let calibration = Calibration::fit(events(20_000, 20_000, seed), 1e-3).unwrap();
     let calibration = calibration.with_cut_efficiency(Some(shares));
@@ -246,7 +247,7 @@ fn reliability_in_log_odds_is_that_at_the_prior() {
 
 #[test]
 fn limits_beyond_resolved_range_hold() {
-    let seed = 1000 * u64::from(std::process::id());
+    let seed = 1000 * crate::test_seed();
     let (mut broken, mut ends) = (0_u32, 0_u32);
     for replica in 0..400 {
         let draw = |what: &str| Stream::new(seed, what, &[replica]).bits(0);
@@ -275,7 +276,7 @@ fn limits_beyond_resolved_range_hold() {
 
 #[test]
 fn events_that_contradict_a_limit_are_found() {
-    let seed = u64::from(std::process::id());
+    let seed = crate::test_seed();
     let calibration = Calibration::fit(events(5000, 5000, seed), 1e-3).unwrap();
     let contradicted = |gammas: u64, hadrons: u64, shift: f64, seed: u64| {
         let all = events(gammas, hadrons, seed);

@@ -115,9 +115,11 @@ pub use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    // SAFETY of every block: `Avx2` and `Avx512` values are made and used only inside
-    // functions that `dispatch` compiles for these sets and calls after asking the
-    // machine for them; loads and stores are of whole, aligned `Lanes`.
+    //! Vectors of AVX2 and AVX-512.
+    //!
+    //! Values of these types exist only inside functions that `vectorised!` compiles for the
+    //! instruction set, and calls if the processor has it.
+
     use super::{GROUP, Lanes, Vector};
     #[allow(clippy::wildcard_imports)] // three dozen intrinsics
     use std::arch::x86_64::*;
@@ -134,16 +136,19 @@ mod x86 {
         const MANY: bool = false;
         #[inline(always)]
         fn splat(x: f32) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx2(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
         }
         #[inline(always)]
         fn load(from: &Lanes) -> Self {
             let at = from.0.as_ptr();
+            // SAFETY: `Lanes` has sixteen numbers aligned to 64 bytes; the set is as for registers.
             unsafe { Avx2(_mm256_load_ps(at), _mm256_load_ps(at.add(8))) }
         }
         #[inline(always)]
         fn store(self, to: &mut Lanes) {
             let at = to.0.as_mut_ptr();
+            // SAFETY: `Lanes` has sixteen numbers aligned to 64 bytes; the set is as for registers.
             unsafe {
                 _mm256_store_ps(at, self.0);
                 _mm256_store_ps(at.add(8), self.1);
@@ -151,22 +156,27 @@ mod x86 {
         }
         #[inline(always)]
         fn fma(a: Self, b: Self, c: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx2(_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)) }
         }
         #[inline(always)]
         fn add(a: Self, b: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx2(_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)) }
         }
         #[inline(always)]
         fn sub(a: Self, b: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx2(_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1)) }
         }
         #[inline(always)]
         fn mul(a: Self, b: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx2(_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1)) }
         }
         #[inline(always)]
         fn relu(a: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe {
                 let zero = _mm256_setzero_ps();
                 Avx2(_mm256_max_ps(a.0, zero), _mm256_max_ps(a.1, zero))
@@ -174,6 +184,7 @@ mod x86 {
         }
         #[inline(always)]
         fn where_positive(a: Self, g: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe {
                 let zero = _mm256_setzero_ps();
                 let keep = |a, g| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, zero), g);
@@ -182,6 +193,7 @@ mod x86 {
         }
         #[inline(always)]
         fn sum_lanes(group: &[Self; GROUP]) -> [f32; GROUP] {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe {
                 let mut halves = [_mm256_setzero_ps(); GROUP];
                 for v in 0..GROUP {
@@ -196,38 +208,47 @@ mod x86 {
         const MANY: bool = true;
         #[inline(always)]
         fn splat(x: f32) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx512(_mm512_set1_ps(x)) }
         }
         #[inline(always)]
         fn load(from: &Lanes) -> Self {
+            // SAFETY: `Lanes` has sixteen numbers aligned to 64 bytes; the set is as for registers.
             unsafe { Avx512(_mm512_load_ps(from.0.as_ptr())) }
         }
         #[inline(always)]
         fn store(self, to: &mut Lanes) {
+            // SAFETY: `Lanes` has sixteen numbers aligned to 64 bytes; the set is as for registers.
             unsafe { _mm512_store_ps(to.0.as_mut_ptr(), self.0) }
         }
         #[inline(always)]
         fn fma(a: Self, b: Self, c: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx512(_mm512_fmadd_ps(a.0, b.0, c.0)) }
         }
         #[inline(always)]
         fn add(a: Self, b: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx512(_mm512_add_ps(a.0, b.0)) }
         }
         #[inline(always)]
         fn sub(a: Self, b: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx512(_mm512_sub_ps(a.0, b.0)) }
         }
         #[inline(always)]
         fn mul(a: Self, b: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx512(_mm512_mul_ps(a.0, b.0)) }
         }
         #[inline(always)]
         fn relu(a: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe { Avx512(_mm512_max_ps(a.0, _mm512_setzero_ps())) }
         }
         #[inline(always)]
         fn where_positive(a: Self, g: Self) -> Self {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe {
                 let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a.0, _mm512_setzero_ps());
                 Avx512(_mm512_maskz_mov_ps(positive, g.0))
@@ -235,6 +256,7 @@ mod x86 {
         }
         #[inline(always)]
         fn sum_lanes(group: &[Self; GROUP]) -> [f32; GROUP] {
+            // SAFETY: registers only; the processor has the instruction set (see the module).
             unsafe {
                 let mut halves = [_mm256_setzero_ps(); GROUP];
                 for v in 0..GROUP {
@@ -247,6 +269,7 @@ mod x86 {
         }
         #[inline(always)]
         fn add_fixed(sums: &[f32; GROUP], fixed: &mut [i64; GROUP]) {
+            // SAFETY: unaligned access to whole arrays of eight; the set is as for registers.
             unsafe {
                 let scaled =
                     _mm256_mul_ps(_mm256_loadu_ps(sums.as_ptr()), _mm256_set1_ps(4_294_967_296.0));
@@ -266,6 +289,7 @@ mod x86 {
     /// The processor has AVX2.
     #[inline(always)]
     unsafe fn sum_eight(v: &[__m256; GROUP]) -> [f32; GROUP] {
+        // SAFETY: unaligned access to whole arrays of eight; the set is as for registers.
         unsafe {
             // [a | b] with four lanes of each
             let fours = |a, b| {
