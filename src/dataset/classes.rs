@@ -139,7 +139,7 @@ pub fn refuse_repeated(repeated: &str) -> Result<()> {
         .input())
 }
 
-/// Findings on the classes of files, worded as `train` words them.
+/// Findings on the classes of files, in the words of `train`.
 #[derive(Debug, Default)]
 pub struct ClassComparison {
     /// Reason that training refuses the files for, and the files with events of both classes.

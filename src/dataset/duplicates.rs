@@ -82,7 +82,7 @@ pub fn lack_event_keys(sources: &[Source]) -> Result<bool> {
     Ok(false)
 }
 
-/// This rank's share of all rows, one after the other.
+/// Calls `take` for each row of the share of this rank.
 fn for_each_row(
     comm: &dyn Communicator,
     sources: &[Source],

@@ -25,8 +25,8 @@ pub fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Appends the files that paths stand for, one file at least. Files that are listed twice are
-/// appended twice. Entries of folders that are left out are logged in one line.
+/// Appends the files of paths, at least one. A file that is listed twice is appended twice. Entries of
+/// folders that are left out are logged in one line.
 pub(crate) fn list_all(paths: &[PathBuf], files: &mut Vec<PathBuf>) -> Result<()> {
     let mut others = Vec::new();
     collect_all(paths, files, &mut others)?;
@@ -60,7 +60,7 @@ fn log_others(others: &[PathBuf]) {
     }
 }
 
-/// The list of an argument `@LIST`; a name that is there is a name, whatever letters it has.
+/// Returns the list of an argument `@LIST`; `None` if a file of the whole name exists.
 pub fn list_in(given: &Path) -> Option<&Path> {
     let list = given.to_str()?.strip_prefix('@')?;
     std::fs::symlink_metadata(given).is_err().then_some(Path::new(list))
@@ -73,7 +73,7 @@ pub fn is_pattern(given: &Path) -> bool {
         && given.to_str().is_some_and(pattern::has_wildcards)
 }
 
-/// Appends the files that one path stands for, as [`list_all`] does.
+/// Appends the files of one path, as [`list_all`] does.
 pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let mut others = Vec::new();
     collect(path, files, &mut others)?;
@@ -117,7 +117,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>, others: &mut Vec<PathBuf>) -> 
     Ok(())
 }
 
-/// Returns the paths given, with the lines of `@list` in the place of the list.
+/// Returns a path, or the paths in it if it is an `@list`.
 pub(crate) fn expand_lists(given: &Path) -> Vec<PathBuf> {
     match list_in(given) {
         Some(list) => lines_of(list).unwrap_or_default(),

@@ -161,8 +161,7 @@ fn holds_hdf5(folder: &Path) -> bool {
     entries(folder).is_ok_and(|all| all.iter().any(|(name, _)| is_hdf5_name(Path::new(name))))
 }
 
-/// Returns the fault of a symbolic link whose target cannot be looked at; `None` for any other
-/// path.
+/// Returns the fault of a symbolic link without a readable target; `None` for any other path.
 pub(crate) fn broken_link(path: &Path, error: &std::io::Error) -> Option<Fault> {
     let target = std::fs::read_link(path).ok()?;
     Some(
