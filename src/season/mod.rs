@@ -8,6 +8,7 @@
 //! used is told and never stops the others.
 
 pub mod compare;
+mod count;
 mod counting;
 mod folder;
 mod models;
@@ -36,15 +37,13 @@ use crate::config::SeasonSettings;
 use crate::data::files::output_kind::OutputKind;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
-use folder::{Folder, count};
+use count::{Counted, count, refuse_failed};
+use folder::Folder;
 use models::Models;
 use plan::SeasonPlan;
 use std::path::{Path, PathBuf};
 
 pub const SEASON: &str = "season.json";
-/// Files that an error names one by one.
-const NAMED: usize = 20;
-
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Folders of score files.
@@ -71,10 +70,9 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let models = sync_result(comm, Models::new(settings))?;
     let folder = sync_result(comm, Folder::open(&options.scores))?;
     let total = folder.files.len() + folder.failed.len();
-    let refuse = |counted: &folder::Counted| {
-        mark_shared(refuse_failed(&folder, counted, options.allow_failed))
-    };
-    refuse(&folder::Counted::default())?;
+    let refuse =
+        |counted: &Counted| mark_shared(refuse_failed(&folder, counted, options.allow_failed));
+    refuse(&Counted::default())?;
     let plan =
         sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;
     let counted = count(comm, &folder, &plan, settings)?;
@@ -118,28 +116,6 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     }
     sync_result(comm, if is_root(comm) { write(&path, &season) } else { Ok(()) })?;
     Ok(season)
-}
-
-/// Refuses scores of which more files are missing than are allowed to.
-fn refuse_failed(folder: &Folder, counted: &folder::Counted, allowed: usize) -> Result<()> {
-    let failed = summary::not_in_figures(folder, counted);
-    let total = folder.files.len() + folder.failed.len();
-    if failed.len() <= allowed {
-        return Ok(());
-    }
-    let more = if failed.len() > NAMED { "; …" } else { "" };
-    let named: Vec<String> =
-        failed.iter().take(NAMED).map(|(file, why)| format!("{file}: {why}")).collect();
-    let fault =
-        Fault::new(format!("{} of {total} files could not be scored or read", failed.len()))
-            .file(&folder.label)
-            .expected(format!("at most {allowed} (--allow-failed)"))
-            .found(format!("{}{more}", named.join("; ")))
-            .advice(format!(
-                "mend these files and score again, or leave them out with --allow-failed {}",
-                failed.len()
-            ));
-    Err(Error::Partial(Box::new(fault)))
 }
 
 /// The outcome of the command: partial if runs could not be used.
@@ -191,7 +167,7 @@ fn reference(
     path: &Path,
     season: &Folder,
     settings: &SeasonSettings,
-) -> Result<(folder::Counted, Option<String>)> {
+) -> Result<(Counted, Option<String>)> {
     let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
     let plan =
         sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;

@@ -14,7 +14,7 @@
 use super::counts::{CountedGammas, RunCounts, grow};
 use crate::config::{SeasonSettings, Thrown};
 use crate::error::{Fault, Result};
-use crate::season::folder::Counted;
+use crate::season::count::Counted;
 use crate::season::plan::SeasonPlan;
 use crate::statistics::{Distribution, Leak, Measured, WeightSum};
 use serde::{Deserialize, Serialize};

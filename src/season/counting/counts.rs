@@ -2,7 +2,7 @@
 //! of files, blocks and ranks.
 
 use super::clock::Clock;
-use super::combine::TelescopeImage;
+use super::images::TelescopeImage;
 use crate::statistics::{Distribution, WeightSum};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,12 +2,12 @@
 
 use super::candidates::{BestCandidates, Candidate};
 use super::clock::Tick;
-use super::combine::{TelescopeImage, shower_of};
 use super::counts::{
     ALPHA_BINS, ALPHA_MAX, CountedGammas, Portion, RunCounts, RunKey, THETA2_BINS, THETA2_MAX,
     TrueEnergy,
 };
 use super::event_classifier::{EventClassifier, PositionOutcome, ScoreColumns};
+use super::images::{TelescopeImage, shower_of};
 use super::labels::Labels;
 use super::repeated::CountedEvents;
 use crate::config::SeasonSettings;
