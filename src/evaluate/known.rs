@@ -1,6 +1,7 @@
 //! Recognises files that a model was trained on: by their hash, else by their events.
 
-use super::{EvaluatedParts, Options, WINDOW, is_unknown, parts_of, trained_as};
+use super::parts::{EvaluatedParts, is_unknown, parts_of, trained_as};
+use super::{Options, WINDOW};
 use crate::comm::{Communicator, Work, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::selection::split::Part;
