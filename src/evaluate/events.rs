@@ -20,16 +20,16 @@ pub(super) struct EvaluatedEvents {
     pub(super) log_prob: Vec<f32>,
     pub(super) gammaness: Vec<f32>, // NaN where the model is not calibrated
     pub(super) of_forest: Vec<f32>, // empty where there is none
-    pub(super) of_cuts: Vec<CutEvent>, // all triggered events; empty where no cuts are asked for
-    pub(super) without: Vec<Vec<f32>>, // (features)(events): scores without a feature, where asked for
+    pub(super) of_cuts: Vec<CutEvent>, // all triggered events; empty without cuts
+    pub(super) without: Vec<Vec<f32>>, // (features)(events): scores without a feature, if requested
     pub(super) gamma: Vec<bool>,
-    pub(super) bin: Vec<u16>, // of the thresholds, where the model has them by bins
+    pub(super) bin: Vec<u16>, // of the thresholds, if the model has them by bins
     pub(super) weight: Vec<f64>, // as given; 1 where events have none
-    pub(super) choice: LatentSample, // of whose latent points is told
-    /// (features, classes, bins): how often a scaled feature is where.
+    pub(super) choice: LatentSample, // events with latent points
+    /// Histograms of the scaled features (features, classes, bins).
     pub(super) parameters: Vec<i64>,
     pub(super) before_cuts: ClassCounts,
-    /// Gammas and hadrons compared with those of the training.
+    /// Comparison of gammas and hadrons with those of the training.
     pub(super) likeness: [LikenessTally; 2],
     /// Gammas and hadrons before the cuts, of all ranks.
     pub(super) before_weights: [Weighed; 2],
@@ -37,7 +37,7 @@ pub(super) struct EvaluatedEvents {
     pub(super) contents: Option<[Sketches; 2]>,
 }
 
-/// Bytes of a [`CutEvent`] that travels between ranks.
+/// Bytes of an encoded [`CutEvent`].
 const CUT_EVENT: usize = 13;
 
 fn cut_event_bytes(event: &CutEvent) -> [u8; CUT_EVENT] {
@@ -58,16 +58,16 @@ fn cut_event(bytes: &[u8; CUT_EVENT]) -> CutEvent {
     }
 }
 
-/// Weights of events of a class, in sums that do not depend on the ranks.
+/// Sums of the weights of a class, which do not depend on the ranks.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Weighed {
     sum: WeightSum,
-    /// Events whose weight cannot be known, as a quantity in it is not finite.
+    /// Events whose weight is unknown, because a quantity in it is not finite.
     unknown: u64,
 }
 
 impl Weighed {
-    /// Words that travel between ranks, per window and class.
+    /// Number of encoded words per window and class.
     pub(super) const WORDS: usize = 4;
 
     pub(super) fn add(&mut self, weight: Option<f64>) {
@@ -88,7 +88,7 @@ impl Weighed {
         self.unknown += unknown as u64;
     }
 
-    /// Those of unknown weight count as the mean one.
+    /// Returns the sum, in which unknown weights count as the mean weight.
     pub(super) fn all(self) -> WeightSum {
         let mean = self.sum.weight / self.sum.events.max(1) as f64;
         let unknown = WeightSum::of(self.unknown).scaled(mean);
@@ -110,8 +110,8 @@ impl EvaluatedEvents {
         EvaluatedEvents { without: vec![Vec::new(); features], ..EvaluatedEvents::default() }
     }
 
-    /// All ranks' events on every rank; their order depends on the ranks, and nothing
-    /// in an evaluation on their order.
+    /// Gathers the events of all ranks on every rank. Their order depends on the ranks; no result of
+    /// an evaluation depends on it.
     pub(super) fn gather(
         self,
         comm: &dyn Communicator,
@@ -178,7 +178,7 @@ impl EvaluatedEvents {
             .collect())
     }
 
-    /// How the events of each class differ from those of the training, where they do.
+    /// Returns how the events of each class differ from those of the training, if they do.
     pub(super) fn likeness_warnings(&self, bounds: &[Option<Bounds>; 2]) -> Vec<String> {
         let names = [Class::Gamma, Class::Hadron];
         let each = names.iter().zip(&self.likeness).zip(bounds);
@@ -206,7 +206,7 @@ impl EvaluatedEvents {
             let signed = feature.feature.transform == Transform::Signed;
             let edge = |i| {
                 let z = parameters::edge(i, signed);
-                // No value has a coordinate below 0: there the inverse means nothing.
+                // No value has a coordinate below 0, where the inverse is not defined.
                 let is_power = feature.feature.transform == Transform::Power;
                 let z = if is_power { z.max(-feature.mean / feature.std) } else { z };
                 feature.quantity(z as f32).max(if is_power { 0.0 } else { f64::MIN })
@@ -220,7 +220,7 @@ impl EvaluatedEvents {
             }
         };
         let features = card.features.iter().enumerate().map(of);
-        // JSON has no infinity: a coordinate may lie where no value of the parameter does.
+        // JSON has no infinity, and a coordinate may have no finite inverse.
         features.filter(|f| f.edges.iter().all(|edge| edge.is_finite())).collect()
     }
 }

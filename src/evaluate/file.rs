@@ -21,11 +21,11 @@ use crate::model::OffSourceCard;
 use crate::statistics::{Bounds, ClassCounts, CutEvent, FileCounts};
 use std::collections::BTreeMap;
 
-/// What is computed of the evaluated events beside the model's scores.
+/// Further values computed for the evaluated events.
 pub(super) struct MeasureContext<'a> {
     pool: &'a FeatureValues,
     forest: Option<&'a Forest>,
-    /// What gammas and hadrons are compared with, where the model describes its training.
+    /// Bounds of the training gammas and hadrons, if the model card has them.
     bounds: &'a [Option<Bounds>; 2],
     cuts: Option<&'a Cuts>,
 }
@@ -68,17 +68,17 @@ pub(super) fn evaluate_file(
     Ok(FileCounts { path, gamma: tally.gamma, hadron: tally.hadron, unusable, left_out })
 }
 
-/// Rows of one file by what became of them.
+/// Numbers of rows of a file by outcome.
 #[derive(Debug, Clone, Default)]
 struct RowTally {
     gamma: u64,
     hadron: u64,
     other_class: u64,
-    /// Rows without a class of their own, in a file without one.
+    /// Rows without a class, in a file without a given class.
     no_class: u64,
     other_part: u64,
     used_run: u64,
-    /// Rows without a class of their own that count as the file's.
+    /// Rows without a class that count as the class of the file.
     unlabelled: u64,
     status: [ClassCounts; STATUS_BITS.len()],
 }
@@ -301,7 +301,7 @@ impl<'a> RowEvaluation<'a> {
     }
 }
 
-/// Place of a quantity in a list, at its end if it was not there.
+/// Returns the index of a quantity in a list, which is appended if it is new.
 fn column_of(quantities: &mut Vec<String>, name: &str) -> usize {
     quantities.iter().position(|known| known == name).unwrap_or_else(|| {
         quantities.push(name.to_string());
@@ -309,7 +309,7 @@ fn column_of(quantities: &mut Vec<String>, name: &str) -> usize {
     })
 }
 
-/// Counts an event by what became of it; tells whether it is evaluated.
+/// Counts an event by its outcome; returns whether it is evaluated.
 fn take(
     scored: &Scored,
     row: usize,
@@ -336,7 +336,7 @@ fn take(
     true
 }
 
-/// Refuses a file that lacks what the weight of an event is made of.
+/// Refuses a file that lacks a quantity of the weight.
 fn refuse_unknown_weight(scorer: &Scorer, table: &Table) -> Result<()> {
     let known = table.quantities();
     match scorer.selection().weight_quantities().find(|name| !known.contains(name)) {

@@ -1,5 +1,4 @@
-//! Evaluation of a model on labelled files: the loop from files to scores and labels;
-//! what follows from those is in `statistics`.
+//! Evaluates a model on labelled files. `statistics` computes the results from scores and classes.
 
 mod baseline;
 mod cuts;
@@ -43,7 +42,7 @@ use warnings::Warnings;
 const WINDOW: u64 = 65_536;
 pub const EVALUATION: &str = "evaluation.json";
 
-/// What to evaluate, and how.
+/// Settings of an evaluation.
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools)] // independent flags of the command line
 pub struct Options {
@@ -59,9 +58,9 @@ pub struct Options {
     pub hardware: Hardware,
     /// Weight of an event, in place of the one that the model was trained with.
     pub weight: Option<String>,
-    /// Whether to measure the reliance on each feature, which takes as many scorings more.
+    /// Whether to measure the reliance on each feature, with one more scoring per feature.
     pub importance: bool,
-    /// Files to grow a random forest from, which is then measured beside the model.
+    /// Files to grow a random forest from, which the model is compared with.
     pub baseline: Vec<PathBuf>,
     /// Whether data unlike those of the training are refused.
     pub strict: bool,
@@ -69,7 +68,7 @@ pub struct Options {
     pub baseline_cuts: bool,
     /// Rates and time to expect significances for, in place of the model's own.
     pub observation: Option<Observation>,
-    /// How long a rank may be missing before the job is ended; for ever if absent.
+    /// Time after which a missing rank ends the job; unlimited if absent.
     pub watchdog: Option<Duration>,
 }
 
@@ -178,7 +177,7 @@ impl Comparisons {
     }
 }
 
-/// The forest to measure beside the model, where it was asked for.
+/// Grows the forest that the model is compared with, if requested.
 fn forest(
     comm: &dyn Communicator,
     scorer: &Scorer,
@@ -203,7 +202,7 @@ fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
     storage::write_file(&options.output.join(EVALUATION), &json)
 }
 
-/// The observation that the threshold of a model was chosen for.
+/// Returns the observation that the threshold of a model was chosen for.
 fn observation_of(card: &Card) -> Option<Observation> {
     match card.threshold?.rule {
         Rule::Significance(observation) => Some(observation),

@@ -13,23 +13,23 @@ use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Files that an error names one by one.
+/// Most files that an error names.
 const NAMED: usize = 20;
 
-/// All counts of a folder.
+/// Counts of a folder.
 #[derive(Debug, Default)]
 pub struct Counted {
     pub runs: BTreeMap<RunKey, RunCounts>,
     pub candidates: Vec<Candidate>,
     /// Score files that could not be used, with the reason.
     pub failed: BTreeMap<String, String>,
-    /// What is odd about the events as a whole.
+    /// Warning about all events.
     pub warning: Option<String>,
     /// Events of known class.
     pub labels: Labels,
 }
 
-/// What one rank has counted, as it travels.
+/// Counts of one rank, as they are sent.
 #[derive(Serialize, Deserialize)]
 struct RankCounts {
     runs: Vec<(RunKey, RunCounts)>,
@@ -39,9 +39,11 @@ struct RankCounts {
     labels: Labels,
 }
 
-/// Reads all files of a folder, each by one rank; every rank gets the counts, which depend
-/// on no order. A file that cannot be used is listed; if none can, the first one's error is
-/// returned.
+/// Reads all files of a folder, each on one rank. Every rank gets the counts, which do not depend on
+/// the order of reading. Files that cannot be used are listed.
+///
+/// # Errors
+/// The error of the first file if no file can be used; `Input` for duplicate events.
 pub fn count(
     comm: &dyn Communicator,
     folder: &Folder,
@@ -61,7 +63,7 @@ pub fn count(
         let scanned = is_same.and_then(|()| scan(path, &file.name, plan, settings));
         let outcome = scanned.and_then(|scanned| {
             let events: u64 = scanned.runs.values().map(|run| run.sum().events).sum();
-            // Of a simulation only gammas count.
+            // In a simulation only gammas count.
             if events != file.rows && !plan.simulated {
                 return Err(Fault::new("the rows are not those of the manifest")
                     .file(path)
@@ -155,7 +157,10 @@ pub fn not_in_figures(folder: &Folder, counted: &Counted) -> BTreeMap<String, St
     of_scoring.chain(counted.failed.clone()).collect()
 }
 
-/// Refuses scores of which more files are missing than are allowed to.
+/// Refuses scores with more than `allowed` missing files.
+///
+/// # Errors
+/// `Partial`, with the names of the files.
 pub fn refuse_failed(folder: &Folder, counted: &Counted, allowed: usize) -> Result<()> {
     let failed = not_in_figures(folder, counted);
     let total = folder.files.len() + folder.failed.len();

@@ -14,10 +14,10 @@ use std::path::{Component, Path, PathBuf};
 pub const MANIFEST: &str = "manifest.json";
 /// Largest manifest read.
 const LARGEST_MANIFEST: u64 = 1 << 30;
-/// More rows in one file are a damaged number.
+/// Most rows in a file; larger numbers are damaged.
 const MOST_ROWS: u64 = 1 << 40;
 
-/// What scorings have written, in one folder or several.
+/// Score files of one scoring or several.
 #[derive(Debug)]
 pub struct Folder {
     pub label: String,
@@ -32,11 +32,11 @@ pub struct Folder {
 
 #[derive(Debug, Clone)]
 pub struct ScoreFileEntry {
-    /// Path below the folder, with the folder's own where there are several.
+    /// Path below the folder; with several folders, including that of the folder.
     pub name: String,
     pub path: PathBuf,
     pub rows: u64,
-    /// Rows inside the model's cuts at some position, by the manifest.
+    /// Rows inside the cuts of the model at any position, from the manifest.
     pub inside: u64,
     pub input_blake3: String,
     /// Hash of the file when it was written; empty if unknown.
@@ -46,9 +46,9 @@ pub struct ScoreFileEntry {
 }
 
 impl ScoreFileEntry {
-    /// Refuses a file that is not as it was written.
+    /// Refuses a file that was changed since it was written.
     pub(super) fn refuse_altered(&self, progress: impl Fn()) -> Result<()> {
-        // A file that is gone is named by its reader.
+        // The reader reports a missing file.
         if self.output_blake3.is_empty() || !self.path.exists() {
             return Ok(());
         }
@@ -148,7 +148,7 @@ impl Folder {
         Ok(all)
     }
 
-    /// Returns a warning of files with fewer than `least` of their rows inside the model's cuts, as
+    /// Returns a warning of files with a share of rows inside the cuts of the model below `least`, as
     /// the scoring gave it.
     pub fn few_inside(&self, least: f64) -> Option<String> {
         let few = |file: &&ScoreFileEntry| (file.inside as f64) < least * file.rows as f64;
@@ -179,7 +179,7 @@ impl Folder {
         ))
     }
 
-    /// Returns the files with rows that have the input of a file of another folder, with that file.
+    /// Returns pairs of files with rows in this and the other folder that have the same input.
     pub fn shared<'a>(
         &'a self,
         other: &'a Folder,
@@ -191,7 +191,7 @@ impl Folder {
         own.filter_map(|file| Some((file, *inputs.get(file.input_blake3.as_str())?))).collect()
     }
 
-    /// What the first file that can be opened says of itself.
+    /// Returns the attributes of the first file that can be opened.
     pub fn head(&self) -> Result<Head> {
         let mut first = None;
         for file in &self.files {
@@ -203,7 +203,7 @@ impl Folder {
         Err(first.unwrap_or_else(|| Fault::new("no score files").file(&self.label).input()))
     }
 
-    /// The files that a rank reads, longest first; all ranks together read each once.
+    /// Returns the files that a rank reads, longest first; each file is read by one rank.
     pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&ScoreFileEntry> {
         let mut order: Vec<&ScoreFileEntry> = self.files.iter().collect();
         order.sort_by(|a, b| b.rows.cmp(&a.rows).then(a.name.cmp(&b.name)));
@@ -220,8 +220,8 @@ impl Folder {
     }
 }
 
-/// Refuses a folder with score files that its manifest does not list: their events would be
-/// missing from all counts.
+/// Refuses a folder with score files that its manifest does not list, since their events would not
+/// be counted.
 fn refuse_unlisted(folder: &Path, manifest: &ScoreManifest) -> Result<()> {
     let listed: BTreeSet<PathBuf> =
         manifest.files.iter().map(|file| folder.join(&file.output)).collect();

@@ -1,11 +1,10 @@
-//! From scored archives to a season: what was counted on and off the source, when, and with
-//! which significance.
+//! Reports on scored archives: counts on and off the source per run, night and season, with their
+//! significance.
 //!
-//! Score files are read once, dealt over ranks, and become exact integer counts per run and
-//! portion (`scan`, `counts`); from these everything else follows on one screen each:
-//! figures of runs, nights and seasons (`summary`), areas (`area`), drift. Two scorings of
-//! the same inputs are held against each other in `compare`. A file or run that cannot be
-//! used is told and never stops the others.
+//! Score files are read once, distributed over the ranks, and give exact integer counts per run and
+//! portion (`counting`). All results follow from these counts: runs, nights, seasons and drift
+//! (`summary`), and areas (`counting::area`). `compare` compares two scorings of the same inputs. A
+//! file or run that cannot be used is reported and does not stop the others.
 
 pub mod compare;
 mod count;
@@ -61,8 +60,8 @@ pub struct Options {
     pub overwrite: bool,
 }
 
-/// Makes the report's figures and writes `season.json`; every rank gets them, pictures of
-/// candidates the root alone.
+/// Computes the report and writes `season.json`. Every rank gets the report; rank 0 alone gets the
+/// pictures of candidates.
 pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let path = options.output.join(SEASON);
     sync_result(comm, OutputKind::Json(summary::FORMAT).refuse_existing(&path, options.overwrite))?;
@@ -118,7 +117,10 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     Ok(season)
 }
 
-/// The outcome of the command: partial if runs could not be used.
+/// Returns the outcome of the command.
+///
+/// # Errors
+/// `Partial` if runs could not be used.
 pub fn outcome(season: &Season) -> Result<()> {
     if season.refused.is_empty() {
         return Ok(());
@@ -130,7 +132,7 @@ pub fn outcome(season: &Season) -> Result<()> {
     Err(Error::Partial(Box::new(fault)).shared())
 }
 
-/// The simulated gammas at the same positions.
+/// Counts the simulated gammas, which must be scored at the same positions.
 fn simulated(
     comm: &dyn Communicator,
     path: &Path,
@@ -140,7 +142,7 @@ fn simulated(
 ) -> Result<Simulation> {
     let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
     if let Some((own, of_season)) = folder.shared(season).first() {
-        return mark_shared(Err(Fault::new("--gamma-mc holds events of the season itself")
+        return mark_shared(Err(Fault::new("--gamma-mc has events of the season")
             .file(&own.path)
             .expected("scores of simulated gammas")
             .found(format!("the input of {}", of_season.path.display()))
@@ -150,18 +152,20 @@ fn simulated(
     let own =
         sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, true)))?;
     if own.positions != plan.positions || own.label != plan.label {
-        return mark_shared(Err(Fault::new("the simulated gammas were scored in another way")
-            .file(path)
-            .expected(format!("{} at {:?} deg", plan.label, plan.positions))
-            .found(format!("{} at {:?} deg", own.label, own.positions))
-            .advice("score them with the configuration of the season")
-            .input()));
+        return mark_shared(Err(Fault::new(
+            "the simulated gammas were scored with other settings",
+        )
+        .file(path)
+        .expected(format!("{} at {:?} deg", plan.label, plan.positions))
+        .found(format!("{} at {:?} deg", own.label, own.positions))
+        .advice("score them with the configuration of the season")
+        .input()));
     }
     let counted = count(comm, &folder, &own, settings)?;
     mark_shared(Simulation::new(path, &counted, &own, settings))
 }
 
-/// The distributions of another scoring, and a warning where it holds events of the season.
+/// Counts the reference scores; returns a warning if they have events of the season.
 fn reference(
     comm: &dyn Communicator,
     path: &Path,

@@ -1,11 +1,10 @@
-//! Two scorings of the same inputs against each other: how the scores are ordered, which
-//! events change sides of the threshold, and what both find on the same runs.
+//! Compares two scorings of the same inputs: rank correlation, events that only one selects, and
+//! counts on the same runs.
 //!
-//! The rank correlation (Spearman 1904) is of all events that both scored at the source.
-//! Scores are told apart to 12 of their 23 bits of mantissa and equal ones share the mean of
-//! their ranks; ranks are then whole numbers (doubled), so that sums over files and ranks
-//! are exact in any order. Where events have a class, the same bins give the areas under both
-//! ROC curves and the error of their difference.
+//! The rank correlation (Spearman 1904) is of all events that both scored at the source. Scores are
+//! compared to 11 of their 23 bits of mantissa; equal ones share the mean of their ranks. Doubled
+//! ranks are integers, so that sums over files and ranks are exact in any order. If events have a
+//! class, the same bins give the areas under both ROC curves and the error of their difference.
 
 mod pairs;
 mod ranks;
@@ -46,7 +45,7 @@ pub struct Options {
     pub overwrite: bool,
 }
 
-/// Compares; every rank gets the comparison.
+/// Compares two scorings; every rank gets the comparison.
 pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonComparison> {
     let path = options.output.as_ref().map(|folder| folder.join(COMPARISON));
     if let Some(path) = &path {
@@ -121,7 +120,7 @@ fn write(path: &Path, comparison: &SeasonComparison) -> Result<()> {
     storage::write_file(path, &json)
 }
 
-/// Refuses score files that cannot be used: their events would be missing from one side.
+/// Refuses score files that cannot be used, since their events would be missing from one side.
 fn refuse_unreadable(counts: &[Counted; 2]) -> Result<()> {
     let mut failed = counts.iter().flat_map(|counted| &counted.failed);
     let Some((file, why)) = failed.next() else { return Ok(()) };
@@ -173,7 +172,7 @@ fn are_identical([a, b]: &[Folder; 2]) -> bool {
     pairs.all(|(x, y)| !x.output_blake3.is_empty() && x.output_blake3 == y.output_blake3)
 }
 
-/// What both find on the runs that both can count.
+/// Returns the results of both on the runs that both can count.
 fn sides(
     folders: &[Folder; 2],
     plans: &[SeasonPlan; 2],

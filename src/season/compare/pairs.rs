@@ -12,7 +12,7 @@ use crate::statistics::comparison::paired::{PlacementSums, doubled_placements};
 use std::path::Path;
 
 const BLOCK_ROWS: u64 = 65_536;
-/// Pairs of files, each read by one rank.
+/// Pairs of score files.
 pub(super) struct FilePairs<'a> {
     pub(super) comm: &'a dyn Communicator,
     pub(super) folders: &'a [Folder; 2],
@@ -94,8 +94,8 @@ impl FilePairs<'_> {
         Ok(all)
     }
 
-    /// What needs the bins of all events: the sum of the products of ranks, and the placements
-    /// of labelled gammas and hadrons.
+    /// Reads all pairs again, with the bins of all events: returns the sum of the products of ranks,
+    /// and the placements of labelled gammas and hadrons.
     pub(super) fn second_pass(&self, bins: &ScoreBins) -> Result<(i128, [PlacementSums; 2])> {
         let ranks = [doubled_ranks(&bins.all[0]), doubled_ranks(&bins.all[1])];
         let placements =
@@ -108,7 +108,7 @@ impl FilePairs<'_> {
                 let [a, b] = of_event;
                 products += i128::from(ranks[0][a]) * i128::from(ranks[1][b]);
                 if let Some(gamma) = pair.gamma().filter(|_| pair.inside_both()) {
-                    // Among the events of the other class; none of it, and all are level.
+                    // Placement among the events of the other class; 0 if there are none.
                     let placed = [0, 1].map(|which| {
                         placements[which][usize::from(gamma)].get(of_event[which]).map_or(0, |p| *p)
                     });

@@ -4,15 +4,15 @@ use crate::comm::Communicator;
 use crate::error::Result;
 use crate::statistics::distribution::ordered_bits;
 
-/// Bits of a score that ranks do not tell apart, and the bins that are left.
+/// Last bits of a score that are dropped, and the number of remaining bins.
 const DROPPED_BITS: u32 = 12;
 const RANK_BINS: usize = 1 << (32 - DROPPED_BITS);
-/// Events per bin of the scores of either side.
+/// Events per bin of the scores of both sides.
 pub(super) struct ScoreBins {
-    /// Of all events that both scored.
+    /// All events that both scored.
     pub(super) all: [Vec<i64>; 2],
-    /// Of those with a class, inside the cuts of both: (sides)(gammas, hadrons)(bins). Empty
-    /// where no event has a class.
+    /// Events with a class inside the cuts of both: (sides)(gammas, hadrons)(bins). Empty if no
+    /// event has a class.
     pub(super) labelled: [[Vec<i64>; 2]; 2],
 }
 
@@ -29,7 +29,7 @@ impl ScoreBins {
         }
     }
 
-    /// The bins of all ranks, on every rank.
+    /// Sums the bins of all ranks, on every rank.
     pub(super) fn reduce(&mut self, comm: &dyn Communicator) -> Result<()> {
         for of_side in &mut self.all {
             comm.all_reduce_sum(of_side)?;
@@ -51,7 +51,7 @@ impl ScoreBins {
     }
 }
 
-/// Twice the mean rank of the events of each bin, from 2 on.
+/// Returns twice the mean rank of the events of each bin, from 2 on.
 pub(super) fn doubled_ranks(bins: &[i64]) -> Vec<i64> {
     let mut below = 0;
     let rank = |count: &i64| {
@@ -81,7 +81,7 @@ fn correlation(
     (a > 0.0 && b > 0.0).then(|| (products - at_mean) as f64 / (a.sqrt() * b.sqrt()))
 }
 
-/// The bin of a score, without its last bits.
+/// Returns the bin of a score, without its last bits.
 pub(super) fn rank_bin(value: f32) -> usize {
     (ordered_bits(value) >> DROPPED_BITS) as usize
 }

@@ -10,10 +10,10 @@ use crate::season::folder::ScoreFileEntry;
 use crate::statistics::{Crossed, WeightSum};
 use serde::{Deserialize, Serialize};
 
-/// Changed events that are listed, the first by file and row.
+/// Most listed changed events, the first by file and row.
 const MOST_CHANGED: usize = 100_000;
 
-/// What one pass over all pairs of files finds.
+/// Counts of one pass over all pairs of files.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct PairCounts {
     pub(super) events: u64,
@@ -33,7 +33,7 @@ impl PairCounts {
     }
 }
 
-/// One row of both scorings.
+/// Row of both scorings.
 pub(super) struct RowPair<'a> {
     pub(super) file: &'a ScoreFileEntry,
     pub(super) classifiers: &'a [EventClassifier<'a>; 2],
@@ -89,7 +89,7 @@ impl RowPair<'_> {
         self.classifiers[which].score(&self.blocks[which], self.row)
     }
 
-    /// Whether the event is a gamma, where both say so or both say that it is not.
+    /// Returns whether the event is a gamma, if both scorings have the same class.
     pub(super) fn gamma(&self) -> Option<bool> {
         let class = |which: usize| self.blocks[which].class.get(self.row).copied();
         let gamma = |class: i8| match class {
@@ -101,12 +101,12 @@ impl RowPair<'_> {
         (first == second).then_some(first)
     }
 
-    /// Whether the event is inside the cuts of both at the source.
+    /// Returns whether the event is inside the cuts of both at the source.
     pub(super) fn inside_both(&self) -> bool {
         self.blocks.iter().all(|block| block.status[0][self.row] == 0)
     }
 
-    /// Bins of both scores at the source, where there are both.
+    /// Returns the bins of both scores at the source, if both exist.
     pub(super) fn rank_bins(&self) -> Option<[usize; 2]> {
         let scored = |which: usize| {
             self.blocks[which].status[0][self.row] & (NOT_FINITE | OUT_OF_DOMAIN) == 0

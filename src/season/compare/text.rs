@@ -60,7 +60,7 @@ impl fmt::Display for SeasonComparison {
     }
 }
 
-/// The two as classifiers of labelled events.
+/// Writes both as classifiers of labelled events.
 fn paired(f: &mut fmt::Formatter<'_>, of: &Paired) -> fmt::Result {
     const NAME: usize = 36;
     let dash = || "-".to_string();

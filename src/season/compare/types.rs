@@ -16,8 +16,7 @@ pub struct SeasonComparison {
     /// Events that both scored at the source, and their rank correlation.
     pub scored: u64,
     pub rank_correlation: Option<f64>,
-    /// The two as classifiers, where events have a class; those that a model was trained on
-    /// are among them.
+    /// Both as classifiers, if events have a class; training events are among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labelled: Option<Paired>,
     /// Events by whether they pass at the source.
@@ -61,7 +60,7 @@ pub struct Changed {
     pub keys: Vec<(String, i64)>,
     pub time_ns: Option<i64>,
     pub scores: [Option<f32>; 2],
-    /// Index of the position that each counts it at.
+    /// Index of the position at which each counts it.
     pub counted_at: [Option<usize>; 2],
 }
 

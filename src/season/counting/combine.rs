@@ -1,10 +1,10 @@
-//! Combines the images of a shower that several telescopes have seen.
+//! Combines the images of a shower that several telescopes have recorded.
 //!
-//! Every image that counts has been kept with the key of its shower (`shower_key` of the
-//! settings). Of the images of one shower the one with most size counts, at its own position;
-//! equal sizes are decided by the telescope. Size does not depend on the source position, so
-//! the counts stay alike at all positions, and different showers stay independent. Images
-//! come in any order of files and ranks: what counts at the end does not depend on it.
+//! Every counted image is kept with the key of its shower (`shower_key` of the settings). Of the
+//! images of one shower the one with the largest size counts, at its own position; the telescope
+//! decides between equal sizes. Size does not depend on the source position, so counts stay alike at
+//! all positions, and showers stay independent. The result does not depend on the order of files and
+//! ranks.
 
 use super::counts::{grow, take_off};
 use super::images::TelescopeImage;

@@ -2,20 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An image that counts.
+/// Image that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TelescopeImage {
-    /// 128 bits that stand for the key of its shower.
+    /// Key of its shower: the words of one or two keys, otherwise a hash.
     pub shower: [u64; 2],
-    /// Size, in bits of the order of sizes.
+    /// Bits of the size, in an order that is that of the sizes.
     pub size: u32,
-    /// Index of the position that it counts at.
+    /// Index of the position at which it counts.
     pub place: u8,
-    /// Bin of energy; absent outside of all.
+    /// Bin of energy; absent outside of all bins.
     pub bin: Option<u16>,
 }
 
-/// Returns what stands for a key: the words of one or two, else a hash.
+/// Returns the 128 bits of a key: the words of one or two keys, otherwise a hash.
 pub fn shower_of(words: impl ExactSizeIterator<Item = i64>) -> [u64; 2] {
     let many = words.len();
     let words: Vec<u64> = words.map(|word| word as u64).collect();

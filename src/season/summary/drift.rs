@@ -8,7 +8,7 @@ use crate::season::counting::counts::RunCounts;
 use crate::statistics::Distribution;
 use std::collections::BTreeMap;
 
-/// What the distributions of a run are compared with.
+/// Distributions that runs are compared with.
 pub(super) struct Drifts<'a> {
     pub(super) label: String,
     reference: Option<BTreeMap<String, Distribution>>,
@@ -48,7 +48,7 @@ impl<'a> Drifts<'a> {
         }
     }
 
-    /// The drift of all columns of each run, flagged.
+    /// Returns the drift of all columns of each run, with flags.
     pub(super) fn all(&self, runs: &[Dated]) -> Vec<Vec<DriftOf>> {
         let mut all: Vec<Vec<DriftOf>> = runs.iter().map(|run| self.of(run)).collect();
         let limits = &self.settings.drift;
@@ -65,12 +65,12 @@ impl<'a> Drifts<'a> {
             Some(reference) => reference.get(name).and_then(|its| own.drift_from(its)),
             None => sum.and_then(|sum| own.drift_from(&sum.get(name)?.without(own))),
         };
-        let judged = |(name, own): (&String, &Distribution)| {
+        let compared = |(name, own): (&String, &Distribution)| {
             let drift = against(name, own)?;
             Some(DriftOf { column: name.clone(), drift, flagged: false })
         };
         let moves = &self.settings.drift;
         let columns = run.counts.drift.iter().filter(|(name, _)| !moves.leaves_out(name));
-        columns.filter_map(judged).collect()
+        columns.filter_map(compared).collect()
     }
 }

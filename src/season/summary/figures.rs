@@ -26,7 +26,7 @@ pub(super) fn limit_of(counts: &OnOff) -> Option<f64> {
     (!is_found).then(|| counts.upper_limit())
 }
 
-/// How counts become figures.
+/// Settings by which results are computed from counts.
 pub(super) struct Figures<'a> {
     pub(super) plan: &'a SeasonPlan,
     pub(super) leak: Option<Leak>,
@@ -94,7 +94,7 @@ impl Figures<'_> {
         tally
     }
 
-    /// Counts at the source and at the counted OFF positions.
+    /// Returns the counts at the source and at the counted OFF positions.
     pub(super) fn on_off(&self, counted: &[u64]) -> Option<OnOff> {
         let off: Vec<u64> = self.plan.off().map(|k| counted.get(k).copied().unwrap_or(0)).collect();
         OnOff::new(counted.first().copied().unwrap_or(0), &off)
@@ -129,18 +129,18 @@ impl Figures<'_> {
         }
     }
 
-    /// The showers of runs that several telescopes have seen.
+    /// Combines the images of showers that several telescopes have recorded.
     pub(super) fn combined<'b>(&self, runs: impl Iterator<Item = &'b Dated<'b>>) -> Combined {
         let mut all = Combined::new(self.plan);
         runs.for_each(|run| all.add(&run.counts.images, run.key.telescope));
         all
     }
 
-    /// Empty where no energies are known.
+    /// Returns the bins of energy; empty if no energies are known.
     pub(super) fn energy(&self, runs: &[&Dated], repeated: &Combined) -> Vec<EnergyBin> {
         let edges = &self.plan.edges;
         let mut sums = vec![Vec::new(); edges.len() - 1];
-        // A part of a run's events would be a spectrum of another exposure.
+        // A run with energies of some events only would have a different exposure.
         for run in runs.iter().filter(|run| !run.counts.energy_of_source) {
             sums.iter_mut().zip(&run.counts.energy).for_each(|(sum, of)| grow(sum, of));
         }
@@ -202,7 +202,7 @@ impl Figures<'_> {
         rows
     }
 
-    /// The counts after each run with a live time, in the order of their beginnings.
+    /// Returns the counts after each run with a live time, in the order of their starts.
     pub(super) fn cumulative(&self, runs: &[Dated], showers: Showers) -> Vec<Cumulative> {
         let (mut sum, mut points) = (Sum::default(), Vec::new());
         let mut repeated = Combined::new(self.plan);
@@ -251,8 +251,8 @@ pub(super) fn scores(runs: &[Dated]) -> Option<ScoreHistogram> {
     Some(ScoreHistogram { low, high, on: bins(&on), off: bins(&off) })
 }
 
-/// Counts at other thresholds, of all runs; `None` where images of a shower were combined,
-/// since each threshold leaves other images to choose from.
+/// Returns the counts of all runs at other thresholds; `None` if images of showers were combined,
+/// since the images to combine depend on the threshold.
 pub(super) fn scan(runs: &[Dated], plan: &SeasonPlan, total: &Group) -> Option<ThresholdScan> {
     let is_scanned = plan.is_scanned && total.repeated_images == 0;
     let alpha = total.tally.alpha.filter(|_| is_scanned)?;
@@ -261,7 +261,7 @@ pub(super) fn scan(runs: &[Dated], plan: &SeasonPlan, total: &Group) -> Option<T
         on.merge(&run.counts.highest_on);
         off.merge(&run.counts.highest_off);
     }
-    // Counts of a run without times are no part of a rate.
+    // A rate excludes the counts of runs without times.
     let timed = runs.iter().all(|run| run.sum.clock.live().is_some());
     let hours = total.tally.live_s.filter(|_| timed).map(|s| s / HOUR);
     ThresholdScan::new(&on, &off, alpha, hours)

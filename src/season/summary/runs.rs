@@ -13,7 +13,7 @@ use crate::season::showers::RunTimes;
 use crate::season::time;
 use std::collections::BTreeMap;
 
-/// A run with its place in time.
+/// Run with its times.
 pub(super) struct Dated<'a> {
     pub(super) key: &'a RunKey,
     pub(super) counts: &'a RunCounts,
@@ -24,7 +24,7 @@ pub(super) struct Dated<'a> {
 }
 
 impl RunKey {
-    /// The run's number, the first digits of its hash, or its file.
+    /// Returns the number of the run, the first digits of its hash, or its file.
     pub fn label(&self) -> String {
         self.run.map_or_else(|| self.file.clone(), number_name)
     }
@@ -48,7 +48,7 @@ impl<'a> Dated<'a> {
         self.sum.clock.span().map(|(first, _)| first)
     }
 
-    /// The order of runs: by their beginnings, then by name; those without times last.
+    /// Returns the sort key of a run: by start, then by name; runs without times last.
     pub(super) fn order(&self) -> (bool, Option<i64>, Option<i64>, String, Option<i64>) {
         let start = self.start();
         let number = self.key.run.filter(|run| !is_hash(*run));
@@ -75,7 +75,7 @@ impl<'a> Dated<'a> {
         }
     }
 
-    /// What is odd about the run and does not forbid to count it.
+    /// Adds warnings about the run that do not prevent counting it.
     pub(super) fn warn(&self, warnings: &mut Vec<String>) {
         let (run, clock) = (self.label(), &self.sum.clock);
         if clock.backwards > 0 {
@@ -176,7 +176,7 @@ impl<'a> Dated<'a> {
         warnings.push(format!("{run}: {what}; {instead}"));
     }
 
-    /// Why the run must not be counted.
+    /// Returns why the run must not be counted.
     pub(super) fn rejection_reason(
         &self,
         plan: &SeasonPlan,

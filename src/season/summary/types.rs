@@ -38,7 +38,7 @@ pub struct Season {
     #[serde(default)]
     pub scan: Option<ThresholdScan>,
     pub simulation: Option<Simulation>,
-    /// What runs are compared with for drift.
+    /// Distributions that runs are compared with for drift.
     pub drift_reference: String,
     pub candidates: Vec<Candidate>,
     /// Images of the first candidates, for the page.
@@ -51,7 +51,7 @@ pub struct Season {
     pub warnings: Vec<String>,
 }
 
-/// Figures of any set of events.
+/// Results of a set of events.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EventTally {
     pub events: u64,
@@ -82,20 +82,20 @@ pub struct EventTally {
     pub off: Vec<u64>,
     pub alpha: Option<f64>,
     pub excess: Option<Measured>,
-    /// The excess with what leaks into OFF given back.
+    /// Excess, corrected for the leak into the OFF positions.
     pub corrected: Option<Measured>,
     /// Absent without counts.
     pub significance: Option<f64>,
-    /// Of the runs with a live time alone.
+    /// Significance of the runs with a live time, per root of hours.
     pub per_root_hour: Option<f64>,
-    /// Of the excess at 95 %, where the significance is low; and given back the leak.
+    /// Upper limit of the excess at 95 % if the significance is low, and corrected for the leak.
     pub upper_limit: Option<f64>,
     pub upper_limit_corrected: Option<f64>,
     pub homogeneity: Option<Homogeneity>,
     pub naive: Option<Naive>,
 }
 
-/// The same events, each counted wherever it passes.
+/// Counts of the same events at every position where they pass.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Naive {
     pub on: u64,
@@ -131,9 +131,9 @@ pub struct EnergyBin {
     pub on: u64,
     pub off: u64,
     pub excess: Measured,
-    /// The excess with the leak of this bin given back, where it is resolved.
+    /// Excess, corrected for the leak of this bin, if it is resolved.
     pub corrected: Option<Measured>,
-    /// Of simulated gammas in this bin; absent without them.
+    /// Leak of simulated gammas in this bin; absent without them.
     #[serde(default)]
     pub leak: Option<BinLeak>,
     /// Absent without counts.

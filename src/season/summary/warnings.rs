@@ -11,23 +11,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Difference of source offsets that matters for the leak [deg].
 const OFFSET_MARGIN: f64 = 0.2;
-/// Counts at OFF positions that are less likely than this are warned of.
+/// Least probability of the counts at OFF positions without a warning.
 const LEAST_HOMOGENEITY: f64 = 1e-6;
-/// So is a significance below this.
+/// Least significance without a warning.
 const LEAST_SIGNIFICANCE: f64 = -5.0;
-/// A smaller share of the events inside the model's cuts is warned of.
+/// Least share of the events inside the cuts of the model without a warning.
 pub(super) const LEAST_INSIDE: f64 = 0.01;
-/// Share of the counted events outside all bins of energy above which a warning says so.
+/// Largest share of the counted events outside all bins of energy without a warning.
 const MOST_OUTSIDE: f64 = 0.1;
-/// Share of the rows of a run without a score above which a warning says so.
+/// Largest share of the rows of a run without a score and without a warning.
 const MOST_WITHOUT_SCORE: f64 = 0.01;
-/// Share of the simulated gammas outside of the energies thrown above which a warning says so.
+/// Largest share of the simulated gammas outside of the thrown energies without a warning.
 const MOST_NOT_THROWN: f64 = 0.05;
-/// Runs that are all named where the same is odd about them.
+/// Most runs that a warning names one by one.
 const NAMED_RUNS: usize = 4;
 
-/// The same of several runs is told once: with all of them, or with the first and the last of more
-/// than [`NAMED_RUNS`].
+/// Merges equal warnings of several runs: with all names, or with the first one of more than
+/// [`NAMED_RUNS`].
 pub(super) fn merge_warnings(warnings: Vec<String>) -> Vec<String> {
     let parts = |warning: &str| {
         warning.split_once(": ").map(|(run, text)| (run.to_string(), text.to_string()))
@@ -48,7 +48,7 @@ pub(super) fn merge_warnings(warnings: Vec<String>) -> Vec<String> {
                 let first = &all[0];
                 merged.push(format!("{} runs, such as {first}: {text}", all.len()));
             }
-            // Told with the first of them.
+            // Merged with the first of them.
             Some((runs, _)) if runs.is_empty() => {}
             _ => merged.push(warning),
         }
@@ -56,7 +56,7 @@ pub(super) fn merge_warnings(warnings: Vec<String>) -> Vec<String> {
     merged
 }
 
-/// Joins the first [`NAMED_RUNS`] names, and says how many more there are.
+/// Joins the first [`NAMED_RUNS`] names, and adds the number of the others.
 pub(super) fn first_named(names: &[String]) -> String {
     let first = names[..names.len().min(NAMED_RUNS)].join(", ");
     match names.len().saturating_sub(NAMED_RUNS) {
@@ -115,10 +115,10 @@ pub(super) fn warn_of_energies(total: &Group, warnings: &mut Vec<String>) {
     }
 }
 
-/// Advice where OFF positions do not see one background.
+/// Advice if the OFF positions do not have the same background.
 const ADVICE: &str = "are the units of centroid, axis and source position right, and is there no star at a position?";
 
-/// Warns of counts that no background gives, whatever the source.
+/// Warns of counts that no background gives with any source.
 pub(super) fn warn_of_background(total: &EventTally, warnings: &mut Vec<String>) {
     if (total.inside as f64) < LEAST_INSIDE * total.events as f64 {
         let few = match total.inside {
@@ -214,7 +214,7 @@ pub(super) fn warn_of_true_energies(
 ) {
     let Some(TrueEnergies { low_tev, high_tev, events, not_thrown }) = simulation.true_energies
     else {
-        // With OFF positions the warning of the leak says so.
+        // With OFF positions, the warning of the leak covers this.
         if simulation.thrown.is_some() && simulation.leak.positions == 0 {
             warnings.push(
                 "the scores of the simulated gammas have no energy_true: no effective areas; score them with copy = [\"energy\"]".to_string(),
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_odd_about_many_runs_is_told_once() {
+    fn equal_warnings_of_runs_are_merged() {
         let mut warnings = vec!["all is well".to_string()];
         for run in 0..6 {
             warnings.push(format!("run {run}: no times"));
