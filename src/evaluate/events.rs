@@ -159,7 +159,7 @@ impl EvaluatedEvents {
         Ok(all)
     }
 
-    /// Returns warnings of rows with the features of another row: copies under other keys, or
+    /// Returns warnings of rows with equal features: copies under other keys, or
     /// events given as gammas and as hadrons. A collective.
     pub(super) fn copies(&self, comm: &dyn Communicator) -> Result<Vec<String>> {
         let Some([gammas, hadrons]) = &self.contents else { return Ok(Vec::new()) };

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::model::{Card, DataFile};
 use std::collections::BTreeMap;
 
-/// Which part of the split is evaluated.
+/// Part of the split that is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvaluatedParts {
     /// The test part of files the model was trained on, all of others.
@@ -58,8 +58,8 @@ pub(super) fn trained_as<'c>(card: &'c Card, source: &Source) -> Result<Option<&
     Ok(card.training.data.iter().find(|f| f.blake3 == hash))
 }
 
-/// Returns whether the class of a row is that of its file: experimental files have no class column
-/// values.
+/// Returns whether a row without a class counts as the class that its file is given as: experimental
+/// files have no classes.
 pub(super) fn is_unknown(source: &Source, class: i8) -> bool {
     class < 0 && source.class.is_some()
 }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_that_differ_are_told_with_their_files() {
+    fn differing_parts_are_listed_with_files() {
         let (all, test) = (EvaluatedParts::All, EvaluatedParts::Only(Part::Test));
         assert_eq!(parts_text(&[test, test]), "test");
         assert_eq!(parts_text(&[all, test, all]), "'all' of 2 file(s), 'test' of 1 file(s)");

@@ -93,7 +93,7 @@ pub fn listing_hash(listed: &Assignment) -> String {
 ///
 /// # Errors
 /// `Partial` if another part was scored from a different list of files, so that some files may
-/// be in both parts or in neither, or if outputs of another part are missing. No manifest of the
+/// be in both parts or in neither, or if outputs of a different part are missing. No manifest of the
 /// whole is written then.
 pub fn write_manifest(
     options: &Options,
@@ -143,7 +143,7 @@ pub fn write_manifest(
     }
     if let Some((part, output)) = gone.first() {
         let fault =
-            Fault::new("an output of another part was changed or removed since it was written")
+            Fault::new("an output of a different part was changed or removed since it was written")
                 .file(options.output.join(output))
                 .advice(format!("score again: --shard {}/{shards}", part + 1));
         return Err(Error::Partial(Box::new(fault)));

@@ -98,7 +98,7 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     season.warnings.extend(own_reference);
     if let Some(first) = folder.left_out.first() {
         season.warnings.push(format!(
-            "{} file(s) are missing, such as {first}: the models were trained on their runs (score --own-runs); score them with the model of another fold and give its folder too",
+            "{} file(s) are missing, such as {first}: the models were trained on their runs (score --own-runs); score them with the model of a different fold and give its folder too",
             folder.left_out.len()
         ));
     }

@@ -100,7 +100,7 @@ impl<'a> Dated<'a> {
         let hashed = |number: Option<i64>| number.is_some_and(is_hash);
         if hashed(self.key.run) && self.counts.portions.iter().any(|(p, _)| p.is_some()) {
             warnings.push(format!(
-                "{run}: named by a hash of file and portion, so a portion counts as a run; convert tables whose names tell the run (DDMMYY.RR…)"
+                "{run}: named by a hash of file and portion, so a portion counts as a run; convert tables whose names contain the run (DDMMYY.RR…)"
             ));
         }
         if self.counts.portions.iter().all(|(number, _)| number.is_none()) {
