@@ -96,14 +96,9 @@ fn evaluate(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     engine::use_threads(place.threads);
     let weight = options.weight.clone().or(model.card.training.weight.clone());
     let weight = weight.filter(|text| text.trim() != "1");
-    let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
     let (sources, lacking) = sources::open(comm, options, &model.card)?;
     catalog::refuse_copies(comm, &sources)?;
-    let thresholds = model.card.thresholds.as_ref().filter(|_| lacking.is_none());
-    let scorer = match thresholds {
-        Some(bins) => scorer.and_then(|s| s.binned(&bins.per, &bins.edges)),
-        None => scorer,
-    };
+    let scorer = scorer(&model, &place, weight.as_deref(), lacking.is_none());
     let scorer = sync_result(comm, scorer)?;
     let mut warnings = Warnings::of_files(comm, &sources, &scorer)?;
     let known = known::known(comm, &scorer, &model.sketches, &sources, options)?;
@@ -148,6 +143,20 @@ fn evaluate(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     let written = if is_root(comm) { write(options, &evaluation) } else { Ok(()) };
     sync_result(comm, written)?;
     Ok(evaluation)
+}
+
+/// Creates the scorer of a model; `has_bins` states whether the bins of its thresholds are used.
+fn scorer(
+    model: &Model,
+    place: &RankResources,
+    weight: Option<&str>,
+    has_bins: bool,
+) -> Result<Scorer> {
+    let scorer = Scorer::new(model.clone(), place)?.weighted(weight)?;
+    match model.card.thresholds.as_ref().filter(|_| has_bins) {
+        Some(bins) => scorer.binned(&bins.per, &bins.edges),
+        None => Ok(scorer),
+    }
 }
 
 /// Classifiers and latent points that are shown with the results of the model.

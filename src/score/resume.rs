@@ -166,15 +166,7 @@ pub fn finished(
     if let Some(entry) = entry {
         return Ok(Some(KeptOutput { file: entry.file.clone(), in_ledger: true }));
     }
-    let mut counts = StatusCounts::default();
-    let status = format!("{GROUP}/status");
-    let rows = if file.has(&status) {
-        file.for_each_block_u32(&status, |values, positions| counts.add(values, positions))?
-    } else {
-        // Without this column the counts of the manifest are unknown.
-        return Ok(None);
-    };
-    add_times(&file, rows, &mut counts)?;
+    let Some((rows, counts)) = counts_of(&file)? else { return Ok(None) };
     if file.rows() != Some(rows) {
         return Err(other("with a number of rows that differs from its attribute"));
     }
@@ -190,6 +182,20 @@ pub fn finished(
         status: counts.by_name(),
     };
     Ok(Some(KeptOutput { file, in_ledger: false }))
+}
+
+/// Counts the rows of an output by status; `None` without the column `status`, since the counts of the
+/// manifest are then unknown.
+fn counts_of(file: &FinishedFile) -> Result<Option<(u64, StatusCounts)>> {
+    let mut counts = StatusCounts::default();
+    let status = format!("{GROUP}/status");
+    if !file.has(&status) {
+        return Ok(None);
+    }
+    let add = |values: &[u32], positions: usize| counts.add(values, positions);
+    let rows = file.for_each_block_u32(&status, add)?;
+    add_times(file, rows, &mut counts)?;
+    Ok(Some((rows, counts)))
 }
 
 /// Counts the implausible times of an output, if it has times.

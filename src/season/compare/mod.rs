@@ -53,27 +53,11 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCompariso
         sync_result(comm, kind.refuse_existing(path, options.overwrite))?;
     }
     let settings = &options.settings;
-    let open = || -> Result<[Folder; 2]> {
-        let [a, b] = &options.scores;
-        let open = |path: &PathBuf| Folder::open(std::slice::from_ref(path));
-        let folders = [open(a)?, open(b)?];
-        check_inputs(&folders)?;
-        Ok(folders)
-    };
-    let folders = sync_result(comm, open())?;
+    let folders = sync_result(comm, open(&options.scores))?;
     for folder in &folders {
         mark_shared(refuse_failed(folder, &Counted::default(), options.allow_failed))?;
     }
-    let plan = |folder: &Folder| SeasonPlan::new(&folder.head()?, settings, false);
-    let plans = || -> Result<[SeasonPlan; 2]> { Ok([plan(&folders[0])?, plan(&folders[1])?]) };
-    let plans = sync_result(comm, plans())?;
-    if plans[0].positions != plans[1].positions {
-        return mark_shared(Err(Fault::new("the two were scored at other positions")
-            .expected(format!("{:?} deg", plans[0].positions))
-            .found(format!("{:?} deg", plans[1].positions))
-            .advice("score both with the same configuration")
-            .input()));
-    }
+    let plans = sync_result(comm, plans(&folders, settings))?;
     let counts = [
         count(comm, &folders[0], &plans[0], settings)?,
         count(comm, &folders[1], &plans[1], settings)?,
@@ -112,6 +96,28 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCompariso
     };
     sync_result(comm, written)?;
     Ok(comparison)
+}
+
+/// Opens two folders, which must be scorings of the same inputs.
+fn open([a, b]: &[PathBuf; 2]) -> Result<[Folder; 2]> {
+    let folder = |path: &PathBuf| Folder::open(std::slice::from_ref(path));
+    let folders = [folder(a)?, folder(b)?];
+    check_inputs(&folders)?;
+    Ok(folders)
+}
+
+/// Returns the plans of two folders, which must be scored at the same positions.
+fn plans([a, b]: &[Folder; 2], settings: &SeasonSettings) -> Result<[SeasonPlan; 2]> {
+    let plan = |folder: &Folder| SeasonPlan::new(&folder.head()?, settings, false);
+    let plans = [plan(a)?, plan(b)?];
+    if plans[0].positions == plans[1].positions {
+        return Ok(plans);
+    }
+    Err(Fault::new("the two were scored at other positions")
+        .expected(format!("{:?} deg", plans[0].positions))
+        .found(format!("{:?} deg", plans[1].positions))
+        .advice("score both with the same configuration")
+        .input())
 }
 
 fn write(path: &Path, comparison: &SeasonComparison) -> Result<()> {

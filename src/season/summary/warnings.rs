@@ -197,13 +197,16 @@ pub(super) fn warn_of_simulation(
             simulation.leak.events, thrown.events
         ));
     }
+    warnings.extend(models_differ(simulation, used));
+}
+
+/// Returns a warning if the simulated gammas were scored with other models than the season.
+fn models_differ(simulation: &Simulation, used: &[Dated]) -> Option<String> {
     let models: BTreeSet<&String> = used.iter().flat_map(|run| &run.counts.models).collect();
     let own: BTreeSet<&String> = simulation.models.iter().collect();
-    if models != own {
-        warnings.push(
-            "the simulated gammas were scored with other models than the season: leak and areas are not those of its selection".to_string(),
-        );
-    }
+    (models != own).then(|| {
+        "the simulated gammas were scored with other models than the season: leak and areas are not those of its selection".to_string()
+    })
 }
 
 /// Warns of true energies outside of all bins, and outside of those thrown.
