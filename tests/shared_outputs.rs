@@ -351,7 +351,7 @@ fn files_of_other_kinds_are_named() {
     std::fs::write(output.join("night-0/run-0.h5.bak"), "x").expect("a file");
     let outcome = verified(&output);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stdout);
-    let line = "warning: files that are no outputs of this command: night-0/run-0.h5.bak";
+    let line = "warning: files that are not outputs of this command: night-0/run-0.h5.bak";
     assert!(outcome.stdout.contains(line), "{}", outcome.stdout);
 }
 

@@ -123,12 +123,7 @@ fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     let prepared = Scorer::new(model, &place).and_then(|s| ScoringPlan::new(&options.score, s));
     let (plan, scorer) = sync_result(comm, prepared)?;
     let settings = resume::shared_settings(options, &plan);
-    let started = Started {
-        overwrites: options.overwrite,
-        model_blake3: Some(hash.clone()),
-        settings_blake3: settings.clone(),
-    };
-    let start = Start::new(comm, &options.output, options.shard, started)?;
+    let start = begin(comm, options, &hash, &settings)?;
     let options = &Options { overwrite: start.overwrites(), ..options.clone() };
     let extracted = &Extracted::read(comm, listed, options)?;
     let opening =
@@ -186,6 +181,16 @@ fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     let (earlier, listing) = (&earlier, listing.as_str());
     let ending = ScoringEnd { options, folder, assignment: &assignment, earlier, listing };
     ending.finish(comm, empty, &report)
+}
+
+/// Compares this start with an earlier one of the same output folder.
+fn begin(comm: &dyn Communicator, options: &Options, model: &str, settings: &str) -> Result<Start> {
+    let started = Started {
+        overwrites: options.overwrite,
+        model_blake3: Some(model.to_string()),
+        settings_blake3: settings.to_string(),
+    };
+    Start::new(comm, &options.output, options.shard, started)
 }
 
 /// Loads the model, which must be the same on all ranks, and compares the clocks of the hosts.

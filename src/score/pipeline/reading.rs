@@ -12,6 +12,7 @@ use crate::score::output::Provenance;
 use crate::score::scheduler::{Costed, Task};
 use crate::score::scoring_plan::ScoredRows;
 use crate::score::{pieces, resume};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
@@ -112,18 +113,25 @@ impl TaskReader<'_, '_> {
             })),
             0,
         );
-        let blocks = (rows.end - rows.start).div_ceil(options.block_rows).max(1);
+        self.read_rows(&mut input, rows)?;
+        Ok(Some(input.warnings))
+    }
+
+    /// Reads rows in blocks and hands them over.
+    fn read_rows(&mut self, input: &mut ScoringInput, rows: Range<u64>) -> Result<()> {
+        let block_rows = self.shared.options.block_rows;
+        let blocks = (rows.end - rows.start).div_ceil(block_rows).max(1);
         let cost = self.cost / blocks;
         let mut first = rows.start;
         while first < rows.end && self.wanted {
-            let next = (first + options.block_rows).min(rows.end);
+            let next = (first + block_rows).min(rows.end);
             let mut block = self.spare.try_recv().unwrap_or_default();
             input.read(first..next, &mut block)?;
-            progress.fetch_add(1, Ordering::Relaxed);
+            self.shared.progress.fetch_add(1, Ordering::Relaxed);
             self.hand_over(Read::Rows(block, first), cost);
             first = next;
         }
-        Ok(Some(input.warnings))
+        Ok(())
     }
 }
 
