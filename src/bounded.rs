@@ -19,18 +19,18 @@ const LONGEST_STREAM: u64 = 16 << 20;
 ///
 /// # Errors
 /// `Input`, with the kind of file.
-pub fn refuse_irregular(path: &Path) -> Checked<()> {
+pub(crate) fn refuse_irregular(path: &Path) -> Checked<()> {
     irregular(path).map_or(Ok(()), |fault| Err(fault.input()))
 }
 
 /// Returns the fault of a device, pipe or socket in place of an input file; `None` for any other
 /// path.
-pub fn irregular(path: &Path) -> Option<Fault> {
+pub(crate) fn irregular(path: &Path) -> Option<Fault> {
     irregular_kind(path, std::fs::metadata(path).ok()?.file_type())
 }
 
 /// Returns the same fault for a path of a known kind.
-pub fn irregular_kind(path: &Path, kind: FileType) -> Option<Fault> {
+pub(crate) fn irregular_kind(path: &Path, kind: FileType) -> Option<Fault> {
     (!kind.is_file() && !kind.is_dir()).then(|| {
         Fault::new("not a regular file")
             .file(path)
@@ -40,7 +40,7 @@ pub fn irregular_kind(path: &Path, kind: FileType) -> Option<Fault> {
 }
 
 /// Returns the name of a kind of file, for messages.
-pub fn kind_name(kind: FileType) -> &'static str {
+pub(crate) fn kind_name(kind: FileType) -> &'static str {
     match kind {
         _ if kind.is_file() => "a regular file",
         _ if kind.is_dir() => "a folder",
@@ -55,7 +55,7 @@ pub fn kind_name(kind: FileType) -> &'static str {
 ///
 /// # Errors
 /// The error of the system; `FileTooLarge` for a longer file.
-pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     let limit = if metadata.is_file() { limit } else { limit.min(LONGEST_STREAM) };
@@ -78,7 +78,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// The error of the system.
-pub fn read_head(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_head(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -88,7 +88,7 @@ pub fn read_head(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`read`]; `InvalidData` if it is not UTF-8.
-pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(read(path, limit)?).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
 }
 

@@ -59,7 +59,7 @@ impl Error {
     }
 
     /// Returns an error of the kind with this exit code, for the failure of another rank.
-    pub fn from_code(code: u8, fault: Fault) -> Error {
+    pub(crate) fn from_code(code: u8, fault: Fault) -> Error {
         match code {
             2 => fault.usage(),
             3 => fault.input(),
@@ -72,7 +72,7 @@ impl Error {
         }
     }
 
-    pub fn fault(&self) -> Option<&Fault> {
+    pub(crate) fn fault(&self) -> Option<&Fault> {
         match self {
             Error::Usage(f)
             | Error::Input(f)
@@ -92,7 +92,7 @@ impl Error {
 
     /// Marks an error that every rank has.
     #[must_use]
-    pub fn shared(mut self) -> Error {
+    pub(crate) fn shared(mut self) -> Error {
         if let Some(fault) = self.fault_mut() {
             fault.shared = true;
         }
@@ -101,7 +101,7 @@ impl Error {
 
     /// Adds the file to an error from code that does not know its name.
     #[must_use]
-    pub fn in_file(mut self, path: &Path) -> Error {
+    pub(crate) fn in_file(mut self, path: &Path) -> Error {
         if let Some(fault) = self.fault_mut()
             && fault.file.is_none()
         {
@@ -112,7 +112,7 @@ impl Error {
 
     /// Adds a text to the found value.
     #[must_use]
-    pub fn add_finding(mut self, text: &str) -> Error {
+    pub(crate) fn add_finding(mut self, text: &str) -> Error {
         if let Some(fault) = self.fault_mut() {
             let found = fault.found.take();
             fault.found = Some(found.map_or(text.to_string(), |found| format!("{found}; {text}")));
@@ -155,27 +155,27 @@ impl Fault {
         Fault { what: what.into(), ..Fault::default() }
     }
     #[must_use]
-    pub fn file(mut self, path: impl AsRef<Path>) -> Fault {
+    pub(crate) fn file(mut self, path: impl AsRef<Path>) -> Fault {
         self.file = Some(path_text(path.as_ref()));
         self
     }
     #[must_use]
-    pub fn dataset(mut self, name: impl Into<String>) -> Fault {
+    pub(crate) fn dataset(mut self, name: impl Into<String>) -> Fault {
         self.dataset = Some(name.into());
         self
     }
     #[must_use]
-    pub fn row(mut self, row: u64) -> Fault {
+    pub(crate) fn row(mut self, row: u64) -> Fault {
         self.row = Some(row);
         self
     }
     #[must_use]
-    pub fn column(mut self, name: impl Into<String>) -> Fault {
+    pub(crate) fn column(mut self, name: impl Into<String>) -> Fault {
         self.column = Some(name.into());
         self
     }
     #[must_use]
-    pub fn expected(mut self, what: impl fmt::Display) -> Fault {
+    pub(crate) fn expected(mut self, what: impl fmt::Display) -> Fault {
         self.expected = Some(what.to_string());
         self
     }
@@ -190,12 +190,12 @@ impl Fault {
         self
     }
 
-    pub fn usage(self) -> Error {
+    pub(crate) fn usage(self) -> Error {
         Error::Usage(Box::new(self))
     }
     /// Returns an error of the input, or of the environment if the process or the node has no
     /// descriptor left: that is not a fault of the file.
-    pub fn input(self) -> Error {
+    pub(crate) fn input(self) -> Error {
         if self.found.as_ref().is_some_and(|found| found.contains(TOO_MANY_OPEN_FILES)) {
             return self.advice(DESCRIPTOR_ADVICE).environment();
         }
@@ -204,7 +204,7 @@ impl Fault {
     pub fn environment(self) -> Error {
         Error::Environment(Box::new(self))
     }
-    pub fn internal(self) -> Error {
+    pub(crate) fn internal(self) -> Error {
         Error::Internal(Box::new(self))
     }
 }
@@ -238,7 +238,7 @@ impl fmt::Display for Fault {
 }
 
 /// Returns a path as text; bytes that are not UTF-8 as `\xNN`, so that different paths differ.
-pub fn path_text(path: &Path) -> String {
+pub(crate) fn path_text(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
         text.push_str(chunk.valid());
@@ -252,7 +252,7 @@ pub fn path_text(path: &Path) -> String {
 
 /// Returns the known name nearest to a misspelt one, for messages: at most a third of its letters
 /// may differ (Levenshtein distance).
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = name.chars().count().div_ceil(3).max(1);
     known
         .into_iter()
@@ -268,7 +268,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Returns the advice for a misspelt name: the nearest known name, otherwise the list of them.
-pub fn did_you_mean(name: &str, known: &[&str]) -> String {
+pub(crate) fn did_you_mean(name: &str, known: &[&str]) -> String {
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean '{near}'?"),
         None => format!("known names: {}", known.join(", ")),

@@ -13,13 +13,13 @@ pub const ADVICE: &str =
     "raise the limit (ulimit -v, or --mem of the job), or use fewer ranks or --threads";
 
 /// Returns whether an allocation fails that is possible after reading any intact file.
-pub fn is_scarce() -> bool {
+pub(crate) fn is_scarce() -> bool {
     Vec::<u8>::new().try_reserve_exact(PROBE_BYTES).is_err()
 }
 
 /// Returns whether the process has come near to its limit of address space (`ulimit -v`), if it has
 /// one.
-pub fn is_near_limit() -> bool {
+pub(crate) fn is_near_limit() -> bool {
     let text = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}"));
     let limit = text("limits").ok().and_then(|limits| number_after(&limits, "Max address space"));
     let peak = text("status").ok().and_then(|status| number_after(&status, "VmPeak:"));

@@ -51,7 +51,7 @@ pub struct FlowMetrics {
 }
 
 /// Returns the epoch with the lowest validation loss; the earlier one of equals.
-pub fn best_epoch(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {
+pub(crate) fn best_epoch(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {
     let held_out = |m: &&EpochMetrics| m.validation_nll.is_some_and(f64::is_finite);
     metrics.iter().filter(held_out).min_by(|a, b| {
         let loss = |m: &EpochMetrics| m.validation_nll.unwrap_or(f64::INFINITY);

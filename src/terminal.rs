@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind, Write};
 ///
 /// # Errors
 /// `Environment` if it cannot be written, unless the reader has closed the pipe.
-pub fn print_result(text: &str) -> Result<()> {
+pub(crate) fn print_result(text: &str) -> Result<()> {
     written(write_line(&mut io::stdout().lock(), text))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Device and threads of a command.
 #[derive(Debug, Clone, Args)]
-pub struct DeviceArguments {
+pub(crate) struct DeviceArguments {
     /// Device to compute on [default: that of the configuration, else auto]
     #[arg(long, value_enum)]
     engine: Option<EngineChoice>,

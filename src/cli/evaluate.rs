@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum PartName {
+pub(crate) enum PartName {
     Train,
     Validation,
     Calibration,
@@ -24,7 +24,7 @@ pub enum PartName {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Baseline {
+pub(crate) enum Baseline {
     /// Standard cuts of TAIGA for one telescope
     Cuts,
 }

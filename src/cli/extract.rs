@@ -58,7 +58,7 @@ pub struct Arguments {
 
 /// Options of the image cleaning.
 #[derive(Debug, Args)]
-pub struct CleaningArguments {
+pub(crate) struct CleaningArguments {
     /// Unit of the thresholds, or the selection of pixels in the input
     #[arg(long, value_enum, default_value = "fixed")]
     cleaning: CleaningName,

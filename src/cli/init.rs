@@ -59,7 +59,7 @@ fn files() -> Vec<(String, &'static str)> {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     files: Vec<PathBuf>,
     #[serde(skip)]
     next: String,

@@ -21,14 +21,14 @@ pub(super) const NOTHING: &str = "-";
 
 /// A training of a sweep: the displayed settings and the overridden keys.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Planned {
+pub(crate) struct Planned {
     pub shown: Vec<String>,
     pub set: Vec<String>,
 }
 
 /// The difference of AUC between models with all features and models without one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Worth {
+pub(crate) struct Worth {
     pub feature: String,
     /// Number of seeds with which both sets were trained and evaluated.
     pub seeds: u64,

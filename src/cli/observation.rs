@@ -5,7 +5,7 @@ use crate::error::{Fault, Result};
 use clap::Args;
 
 #[derive(Debug, Args)]
-pub struct ObservationArguments {
+pub(crate) struct ObservationArguments {
     /// Gammas of the source per hour, triggered and cleaned, before the cuts: with a background
     /// rate and a time, the scan over thresholds shows expected counts and significances
     #[arg(long, value_name = "PER_HOUR")]

@@ -37,7 +37,7 @@ pub struct Arguments {
 
 /// Selection of events for `season` and `compare`.
 #[derive(Debug, Args)]
-pub struct SelectionArguments {
+pub(crate) struct SelectionArguments {
     /// Settings (TOML, see configs/season/season.toml)
     #[arg(short, long)]
     config: Option<PathBuf>,

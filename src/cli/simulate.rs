@@ -48,7 +48,7 @@ enum Level {
 }
 
 /// Options by the content of an event.
-pub enum SimulationOptions {
+pub(crate) enum SimulationOptions {
     Hillas(simulate::Options),
     Images(images::Options),
 }

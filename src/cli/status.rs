@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
-pub struct JobStatus {
+pub(crate) struct JobStatus {
     #[serde(flatten)]
     run_status: RunStatus,
     /// Whether the model is a ratio, so that NLLs are sums over two flows.

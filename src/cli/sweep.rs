@@ -72,7 +72,7 @@ pub struct Arguments {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Sweep {
+pub(crate) struct Sweep {
     pub output: PathBuf,
     pub points: Vec<SweepPoint>,
     /// The lowest validation NLL, if those of the points are comparable.
@@ -103,7 +103,7 @@ struct Outcomes {
 
 /// Options for writing the runs.
 #[derive(Debug, Clone, Copy)]
-pub struct Writing {
+pub(crate) struct Writing {
     pub overwrite: bool,
     pub lock_timeout: Duration,
 }

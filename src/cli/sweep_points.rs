@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// One point of the grid and its result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SweepPoint {
+pub(crate) struct SweepPoint {
     #[serde(rename = "point")]
     pub number: usize,
     /// Overridden keys, in the syntax of `--set`.
@@ -39,7 +39,7 @@ pub struct SweepPoint {
 /// State of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum PointState {
+pub(crate) enum PointState {
     Run(State),
     Foreign(Foreign),
 }
@@ -47,14 +47,14 @@ pub enum PointState {
 /// Reason why the run in the folder of a point is not that of the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Foreign {
+pub(crate) enum Foreign {
     OtherSettings,
     OtherData,
 }
 
 /// Hashes of the configuration of a point.
 #[derive(Debug, Clone)]
-pub struct Expected {
+pub(crate) struct Expected {
     configuration: records::Configuration,
     /// Everything except the weights on which the validation NLL depends: NLLs are comparable if it
     /// is equal.

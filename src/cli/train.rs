@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Resume {
+pub(crate) enum Resume {
     /// Resume from the newest valid checkpoint, if there is one
     Auto,
     /// Refuse a folder that contains a run

@@ -21,7 +21,7 @@ pub struct Arguments {
 /// Findings by kind of folder.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub enum Verified {
+pub(crate) enum Verified {
     Outputs {
         folder: PathBuf,
         #[serde(flatten)]

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 ///
 /// # Errors
 /// `Internal` if a value cannot be encoded.
-pub fn gather_values<T: Serialize + DeserializeOwned>(
+pub(crate) fn gather_values<T: Serialize + DeserializeOwned>(
     comm: &dyn Communicator,
     mine: &T,
 ) -> Result<Vec<T>> {
@@ -23,7 +23,7 @@ pub fn gather_values<T: Serialize + DeserializeOwned>(
 ///
 /// # Errors
 /// The error of `find`, on all ranks.
-pub fn value_of_root<T: Serialize + DeserializeOwned>(
+pub(crate) fn value_of_root<T: Serialize + DeserializeOwned>(
     comm: &dyn Communicator,
     find: impl FnOnce() -> Result<T>,
 ) -> Result<T> {

@@ -1,7 +1,7 @@
 //! The name of this node, and the rank that a launcher has given a process.
 
 /// Returns the name of this node, in one word; "unknown" if the system has none.
-pub fn host() -> String {
+pub(crate) fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let word = name.as_deref().and_then(|name| name.split_whitespace().next());
     word.unwrap_or("unknown").to_string()

@@ -11,7 +11,7 @@ use super::packing::{largest, pack, unpack};
 use crate::error::{Fault, Result};
 
 /// Ranks that exchange bytes in pairs.
-pub trait PairExchange {
+pub(crate) trait PairExchange {
     fn rank(&self) -> usize;
     fn size(&self) -> usize;
     /// Sends bytes to a rank and receives its bytes into the start of `received`; returns their

@@ -10,7 +10,7 @@ mod host;
 mod lanes;
 mod mpi;
 mod packing;
-pub mod preflight;
+pub(crate) mod preflight;
 mod single_rank;
 mod stop;
 mod threads;
@@ -20,13 +20,15 @@ pub(crate) mod wire;
 pub use environment::{
     is_launcher_variable, job_end, job_number, launched_rank, launched_ranks, mark_start, start,
 };
-pub use exchange::{gather_values, value_of_root};
-pub use host::host;
+pub(crate) use exchange::{gather_values, value_of_root};
+pub(crate) use host::host;
 pub use single_rank::SingleRank;
 pub use stop::{StopFlag, StopReason, survive_file_size_limit};
 pub use threads::Threads;
-pub use watchdog::heartbeats::{FOLDER as HEARTBEAT_FOLDER, RankStatus, Work, read_heartbeats};
-pub use watchdog::{ReadingOf, Watched, watch, watch_reading};
+pub(crate) use watchdog::heartbeats::{
+    FOLDER as HEARTBEAT_FOLDER, RankStatus, Work, read_heartbeats,
+};
+pub(crate) use watchdog::{ReadingOf, Watched, watch, watch_reading};
 
 use crate::error::{Error, Fault, Result};
 
@@ -77,7 +79,7 @@ pub fn is_root(comm: &dyn Communicator) -> bool {
 ///
 /// # Errors
 /// That of this rank, otherwise that of the lowest failing rank.
-pub fn sync_result<T>(comm: &dyn Communicator, outcome: Result<T>) -> Result<T> {
+pub(crate) fn sync_result<T>(comm: &dyn Communicator, outcome: Result<T>) -> Result<T> {
     if comm.size() == 1 {
         return outcome;
     }
@@ -101,14 +103,14 @@ pub fn sync_result<T>(comm: &dyn Communicator, outcome: Result<T>) -> Result<T> 
 ///
 /// # Errors
 /// That of the collective.
-pub fn any_rank(comm: &dyn Communicator, mine: bool) -> Result<bool> {
+pub(crate) fn any_rank(comm: &dyn Communicator, mine: bool) -> Result<bool> {
     let mut count = [i64::from(mine)];
     comm.all_reduce_sum(&mut count)?;
     Ok(count[0] > 0)
 }
 
 /// Marks an error as shared: every rank has it, because it follows from values that all ranks know.
-pub fn mark_shared<T>(outcome: Result<T>) -> Result<T> {
+pub(crate) fn mark_shared<T>(outcome: Result<T>) -> Result<T> {
     outcome.map_err(Error::shared)
 }
 
@@ -117,7 +119,7 @@ pub fn mark_shared<T>(outcome: Result<T>) -> Result<T> {
 ///
 /// # Errors
 /// That of the collective.
-pub fn gather_slots(comm: &dyn Communicator, slots: &[Option<f64>]) -> Result<Vec<f64>> {
+pub(crate) fn gather_slots(comm: &dyn Communicator, slots: &[Option<f64>]) -> Result<Vec<f64>> {
     let mut bits: Vec<i64> =
         slots.iter().map(|slot| slot.map_or(0, |x| x.to_bits() as i64)).collect();
     comm.all_reduce_sum(&mut bits)?;

@@ -14,7 +14,7 @@ use super::{Communicator, host, is_root, mark_shared, sync_result};
 use crate::error::{Fault, Result, path_text};
 
 /// Name of the file that rank 0 creates in the output folder for the other ranks to read.
-pub const MARK: &str = ".seen";
+pub(crate) const MARK: &str = ".seen";
 /// Clock differences from which a warning is logged, and from which the job is refused: heartbeats
 /// and ends of jobs are checked with limits below a minute.
 const SKEW: Duration = Duration::from_secs(2);
@@ -26,7 +26,12 @@ const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// `Environment`, with the values and their ranks, on all ranks.
-pub fn same_on_all(comm: &dyn Communicator, what: &str, mine: &str, advice: &str) -> Result<()> {
+pub(crate) fn same_on_all(
+    comm: &dyn Communicator,
+    what: &str,
+    mine: &str,
+    advice: &str,
+) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
     }
@@ -42,7 +47,7 @@ pub fn same_on_all(comm: &dyn Communicator, what: &str, mine: &str, advice: &str
 ///
 /// # Errors
 /// As [`same_on_all`].
-pub fn same_program(comm: &dyn Communicator) -> Result<()> {
+pub(crate) fn same_program(comm: &dyn Communicator) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
     }
@@ -93,7 +98,7 @@ fn group_text((value, ranks): &(&[u8], Vec<String>)) -> String {
 ///
 /// # Errors
 /// `Environment`, on all ranks.
-pub fn compare_clocks(comm: &dyn Communicator) -> Result<()> {
+pub(crate) fn compare_clocks(comm: &dyn Communicator) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
     }
@@ -146,7 +151,7 @@ fn skew(all: &[String]) -> Option<(Duration, String)> {
 ///
 /// # Errors
 /// `Environment`, on all ranks.
-pub fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<()> {
+pub(crate) fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<()> {
     let mark = folder.map(|folder| {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
         absolute.join(MARK)

@@ -37,7 +37,7 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    pub const ALL: [StopReason; 5] = [
+    pub(crate) const ALL: [StopReason; 5] = [
         StopReason::Interrupt,
         StopReason::Terminate,
         StopReason::Hangup,
@@ -46,7 +46,7 @@ impl StopReason {
     ];
 
     /// Returns the reason of any rank, from the sum of [`StopFlag::counts`] over ranks.
-    pub fn from_counts(summed: &[i64]) -> Option<StopReason> {
+    pub(crate) fn from_counts(summed: &[i64]) -> Option<StopReason> {
         Self::ALL.into_iter().zip(summed).find(|(_, count)| **count != 0).map(|(reason, _)| reason)
     }
 
@@ -85,7 +85,7 @@ impl StopFlag {
     ///
     /// # Errors
     /// `Environment` if a handler cannot be installed.
-    pub fn on_signals() -> Result<StopFlag> {
+    pub(crate) fn on_signals() -> Result<StopFlag> {
         let stop = StopFlag::default();
         let ignored = is_ignored(SIGHUP);
         let is_handled = |reason: &StopReason| !(ignored && *reason == StopReason::Hangup);
@@ -101,12 +101,12 @@ impl StopFlag {
     }
 
     /// Requests a stop as a signal would: for time limits of this program, and tests.
-    pub fn raise(&self, reason: StopReason) {
+    pub(crate) fn raise(&self, reason: StopReason) {
         self.raised[reason as usize].store(true, Ordering::SeqCst);
     }
 
     /// Returns the reason requested of this rank; other ranks may not know it yet.
-    pub fn requested(&self) -> Option<StopReason> {
+    pub(crate) fn requested(&self) -> Option<StopReason> {
         StopReason::from_counts(&self.counts())
     }
 
@@ -115,7 +115,7 @@ impl StopFlag {
     ///
     /// # Errors
     /// `Interrupted` after SIGINT, `Stopped` after any other signal.
-    pub fn refuse_if_requested(&self) -> Result<()> {
+    pub(crate) fn refuse_if_requested(&self) -> Result<()> {
         match self.requested() {
             None => Ok(()),
             Some(StopReason::Interrupt) => Err(Error::Interrupted),
@@ -127,7 +127,7 @@ impl StopFlag {
     }
 
     /// Returns one word per [`StopReason`], 1 if it was raised on this rank.
-    pub fn counts(&self) -> [i64; StopReason::ALL.len()] {
+    pub(crate) fn counts(&self) -> [i64; StopReason::ALL.len()] {
         self.raised.each_ref().map(|raised| i64::from(raised.load(Ordering::SeqCst)))
     }
 
@@ -135,7 +135,7 @@ impl StopFlag {
     ///
     /// # Errors
     /// That of the collective.
-    pub fn agreed(&self, comm: &dyn Communicator) -> Result<Option<StopReason>> {
+    pub(crate) fn agreed(&self, comm: &dyn Communicator) -> Result<Option<StopReason>> {
         let mut counts = self.counts();
         comm.all_reduce_sum(&mut counts)?;
         Ok(StopReason::from_counts(&counts))

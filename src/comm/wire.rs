@@ -10,63 +10,63 @@ use std::path::{Path, PathBuf};
 
 /// Encoder of fields that are sent to other ranks.
 #[derive(Debug, Default)]
-pub struct Encoder {
+pub(crate) struct Encoder {
     bytes: Vec<u8>,
 }
 
 impl Encoder {
-    pub fn number(&mut self, number: u64) -> &mut Encoder {
+    pub(crate) fn number(&mut self, number: u64) -> &mut Encoder {
         self.bytes.extend(number.to_le_bytes());
         self
     }
 
-    pub fn text(&mut self, text: &[u8]) -> &mut Encoder {
+    pub(crate) fn text(&mut self, text: &[u8]) -> &mut Encoder {
         self.number(text.len() as u64).bytes.extend(text);
         self
     }
 
-    pub fn path(&mut self, path: &Path) -> &mut Encoder {
+    pub(crate) fn path(&mut self, path: &Path) -> &mut Encoder {
         self.text(path.as_os_str().as_bytes())
     }
 
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
 
 /// Decoder of received fields.
 #[derive(Debug)]
-pub struct Decoder<'a> {
+pub(crate) struct Decoder<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Decoder<'a> {
-    pub fn new(bytes: &'a [u8]) -> Decoder<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Decoder<'a> {
         Decoder { rest: bytes }
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub fn number(&mut self) -> Result<u64> {
+    pub(crate) fn number(&mut self) -> Result<u64> {
         let (number, rest) = self.rest.split_first_chunk().ok_or_else(cut_short)?;
         self.rest = rest;
         Ok(u64::from_le_bytes(*number))
     }
 
-    pub fn text(&mut self) -> Result<&'a [u8]> {
+    pub(crate) fn text(&mut self) -> Result<&'a [u8]> {
         let length = usize::try_from(self.number()?).map_err(|_| cut_short())?;
         let (text, rest) = self.rest.split_at_checked(length).ok_or_else(cut_short)?;
         self.rest = rest;
         Ok(text)
     }
 
-    pub fn string(&mut self) -> Result<String> {
+    pub(crate) fn string(&mut self) -> Result<String> {
         Ok(String::from_utf8_lossy(self.text()?).into_owned())
     }
 
-    pub fn path(&mut self) -> Result<PathBuf> {
+    pub(crate) fn path(&mut self) -> Result<PathBuf> {
         Ok(PathBuf::from(OsStr::from_bytes(self.text()?)))
     }
 }

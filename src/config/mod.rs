@@ -16,17 +16,17 @@ mod thresholds;
 mod validate;
 
 pub use load::{ScoringConfig, load, load_for_scoring, parse};
-pub use modes::{
+pub(crate) use modes::{
     Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
 };
-pub use observation::{OFF_POSITIONS, Observation};
-pub use off_source::{MIN_ANGLE, NamedPositions, OffPositions, OffSource};
+pub(crate) use observation::{OFF_POSITIONS, Observation};
+pub(crate) use off_source::{MIN_ANGLE, NamedPositions, OffPositions, OffSource};
 pub use season::{
     DriftLimits, Interval, ModelOf, OffPositionSettings, OtherModel, SeasonSettings, Thrown,
 };
 
 pub use parse::parse_toml;
-pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
+pub(crate) use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
 pub use sections::{
     CalibrationConfig, Class, Cut, CutBound, Data, EngineChoice, Feature, Features, Hardware,
     ModelConfig, Run, SplitConfig, Train, Transform,
@@ -74,7 +74,7 @@ pub struct Config {
 
 impl Config {
     /// Returns the specification of the flow.
-    pub fn flow_spec(&self) -> FlowSpec {
+    pub(crate) fn flow_spec(&self) -> FlowSpec {
         FlowSpec {
             features: self.features.columns.len(),
             blocks: self.model.blocks,
@@ -92,7 +92,7 @@ impl Config {
     }
 
     /// Returns the hash of everything that must be equal to resume a run: all except `[run]`.
-    pub fn hash(&self) -> Result<String> {
+    pub(crate) fn hash(&self) -> Result<String> {
         let same = Config { run: Run::default(), ..self.clone() };
         Ok(blake3::hash(same.to_toml()?.as_bytes()).to_hex().to_string())
     }

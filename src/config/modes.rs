@@ -24,7 +24,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Mode::OneClass => "one-class",
             Mode::SyntheticPush => "synthetic-push",
@@ -34,7 +34,7 @@ impl Mode {
     }
 
     /// Returns the warning that every report on a model of this mode must show.
-    pub fn caveat(self) -> Option<&'static str> {
+    pub(crate) fn caveat(self) -> Option<&'static str> {
         match self {
             Mode::OneClass | Mode::Ratio => None,
             Mode::SyntheticPush => Some(
@@ -48,12 +48,12 @@ impl Mode {
         }
     }
 
-    pub fn is_synthetic(self) -> bool {
+    pub(crate) fn is_synthetic(self) -> bool {
         matches!(self, Mode::SyntheticPush | Mode::SyntheticRatio)
     }
 
     /// Returns whether the score is a difference of two log-likelihoods.
-    pub fn is_ratio(self) -> bool {
+    pub(crate) fn is_ratio(self) -> bool {
         matches!(self, Mode::SyntheticRatio | Mode::Ratio)
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
 /// OFF positions of TAIGA's wobble mode: six positions, one of which is the source.
-pub const OFF_POSITIONS: u64 = 5;
+pub(crate) const OFF_POSITIONS: u64 = 5;
 /// Largest number of OFF positions, and largest rate and time, that are not a typing error.
 const MAX_OFF: u64 = 1000;
 const LARGEST: f64 = 1e12;
@@ -43,7 +43,7 @@ impl Observation {
     ///
     /// # Errors
     /// A usage error if a number is out of range; `name` returns the name of its option or key.
-    pub fn new(
+    pub(crate) fn new(
         name: impl Fn(&str) -> String,
         [gammas, background, hours]: [f64; 3],
         off_positions: u64,
@@ -78,7 +78,7 @@ impl Observation {
 
     /// Returns the same observation with these shares of gammas and hadrons inside the cuts.
     #[must_use]
-    pub fn with_inside(self, [gammas_inside, hadrons_inside]: [f64; 2]) -> Observation {
+    pub(crate) fn with_inside(self, [gammas_inside, hadrons_inside]: [f64; 2]) -> Observation {
         Observation { gammas_inside, hadrons_inside, ..self }
     }
 }
@@ -98,7 +98,7 @@ impl CalibrationConfig {
     ///
     /// # Errors
     /// A usage error if the rule lacks a rate or the time, or if these are not used.
-    pub fn observation(&self) -> Result<Option<Observation>> {
+    pub(crate) fn observation(&self) -> Result<Option<Observation>> {
         let rates = [self.gamma_rate_per_hour, self.background_rate_per_hour, self.hours];
         if self.rule != Some(ThresholdRule::Significance) {
             if rates.iter().any(Option::is_some) || self.off_positions.is_some() {

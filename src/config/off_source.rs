@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A position nearer to the source than this angle about the camera centre [deg] shares events with
 /// it: excluding events of the source would cut a hole at small alpha.
-pub const MIN_ANGLE: f64 = 45.0;
+pub(crate) const MIN_ANGLE: f64 = 45.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -60,7 +60,7 @@ impl Default for OffSource {
 
 impl Config {
     /// Returns the settings of hadrons from experimental files, if there are any.
-    pub fn off_source(&self) -> Option<OffSource> {
+    pub(crate) fn off_source(&self) -> Option<OffSource> {
         (!self.data.off.is_empty()).then(|| self.off_source.clone().unwrap_or_default())
     }
 

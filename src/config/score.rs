@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Largest number of source positions; memory is proportional to it.
-pub const MAX_POSITIONS: usize = 32;
+pub(crate) const MAX_POSITIONS: usize = 32;
 /// Positions nearer to each other than this contain the same events [deg].
 const MIN_TURN_DEG: f64 = 15.0;
 /// Bits of the column `pass`.
-pub const MAX_WORKING_POINTS: usize = 8;
+pub(crate) const MAX_WORKING_POINTS: usize = 8;
 /// Bits of the column `quality`.
-pub const MAX_QUALITY_CUTS: usize = 32;
+pub(crate) const MAX_QUALITY_CUTS: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -72,7 +72,7 @@ pub enum ScoreColumn {
 }
 
 impl ScoreColumn {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             ScoreColumn::Score => "score",
             ScoreColumn::LogProb => "log_prob",
@@ -89,7 +89,7 @@ impl ScoreColumn {
     }
 
     /// Returns whether the column needs assumed source positions.
-    pub fn is_of_position(self) -> bool {
+    pub(crate) fn is_of_position(self) -> bool {
         matches!(self, ScoreColumn::Dist | ScoreColumn::Alpha | ScoreColumn::Theta2)
     }
 }
@@ -125,7 +125,7 @@ impl SourcePositions {
     }
 
     /// Returns the angles from the source [deg].
-    pub fn angles(&self) -> Vec<f64> {
+    pub(crate) fn angles(&self) -> Vec<f64> {
         match self {
             SourcePositions::Equal(count) => {
                 (0..*count).map(|k| 360.0 * k as f64 / *count as f64).collect()
@@ -204,7 +204,7 @@ impl Score {
     ///
     /// # Errors
     /// `Usage`, with the key and its value.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         self.validate_columns()?;
         self.positions.iter().try_for_each(SourcePositions::validate)?;
         let points = self.working_points.len();

@@ -241,14 +241,14 @@ impl Default for DriftLimits {
 
 impl DriftLimits {
     /// Returns whether a column is not compared.
-    pub fn leaves_out(&self, column: &str) -> bool {
+    pub(crate) fn leaves_out(&self, column: &str) -> bool {
         self.leave_out.iter().any(|name| name.to_lowercase() == column.to_lowercase())
     }
 }
 
 impl Interval {
     /// Returns whether the value is inside; NaN is outside.
-    pub fn contains(&self, value: f32) -> bool {
+    pub(crate) fn contains(&self, value: f32) -> bool {
         let value = f64::from(value);
         !value.is_nan()
             && self.min.is_none_or(|min| value > min)
@@ -292,12 +292,12 @@ impl Thrown {
 
     /// Returns the weight of a throw of this energy [TeV] in the spectrum of the source, up to a
     /// constant factor.
-    pub fn weight(&self, energy: f64) -> f64 {
+    pub(crate) fn weight(&self, energy: f64) -> f64 {
         libm::pow(energy, self.index - self.source_index)
     }
 
     /// Returns the area of the throws [m²].
-    pub fn area_m2(&self) -> f64 {
+    pub(crate) fn area_m2(&self) -> f64 {
         std::f64::consts::PI * self.radius_m * self.radius_m
     }
 }

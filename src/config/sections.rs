@@ -142,7 +142,7 @@ impl std::fmt::Display for Class {
 }
 
 impl Class {
-    pub fn other(self) -> Class {
+    pub(crate) fn other(self) -> Class {
         match self {
             Class::Gamma => Class::Hadron,
             Class::Hadron => Class::Gamma,
@@ -258,7 +258,7 @@ pub struct Hardware {
 
 impl Run {
     /// Returns the time of the watchdog; `None` if it is off.
-    pub fn watchdog(&self) -> Option<Duration> {
+    pub(crate) fn watchdog(&self) -> Option<Duration> {
         (self.watchdog_seconds > 0.0).then(|| Duration::from_secs_f64(self.watchdog_seconds))
     }
 

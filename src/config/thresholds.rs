@@ -6,7 +6,7 @@ use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
 /// Largest number of edges: a model card lists the bins, and a page shows them.
-pub const MAX_EDGES: usize = 63;
+pub(crate) const MAX_EDGES: usize = 63;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

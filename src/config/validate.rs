@@ -8,7 +8,7 @@ impl Config {
     ///
     /// # Errors
     /// `Usage`, with the key and its value.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         self.flow_spec().validate().map_err(|e| {
             Fault::new("model out of limits")
                 .column(e.field)

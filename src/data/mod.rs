@@ -4,7 +4,7 @@
 //! A table is opened through a schema, which maps the columns of a file to the
 //! project's quantities in canonical units; a reader then yields blocks of rows.
 
-pub mod files;
+pub(crate) mod files;
 mod hdf5;
 pub mod images;
 pub mod schema;
@@ -14,5 +14,5 @@ pub mod text;
 
 pub use schema::Schema;
 pub use schema::columns::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
-pub use schema::expression::Expression;
+pub(crate) use schema::expression::Expression;
 pub use table::{Block, InputFile, Request, Table, TableReader};

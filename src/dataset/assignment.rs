@@ -19,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// One input and its output.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub(crate) struct Job {
     pub input: PathBuf,
     pub output: PathBuf,
     /// Output path relative to the output folder.
@@ -32,7 +32,7 @@ pub struct Job {
 
 /// The files of a job, in the same order on every rank.
 #[derive(Debug, Clone, Default)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     pub jobs: Vec<Job>,
     /// Inputs whose names cannot be those of outputs, and broken links.
     pub unusable: Vec<Failure>,
@@ -45,7 +45,7 @@ impl Assignment {
     /// # Errors
     /// Those of listing; `Environment` if a rank does not see a file as rank 0 does; `Usage` if two
     /// inputs have the same output.
-    pub fn new(
+    pub(crate) fn new(
         comm: &dyn Communicator,
         inputs: &[PathBuf],
         output: &Path,
@@ -66,7 +66,7 @@ impl Assignment {
 
     /// Returns the same assignment with a different extension of the outputs.
     #[must_use]
-    pub fn with_extension(mut self, extension: &str) -> Assignment {
+    pub(crate) fn with_extension(mut self, extension: &str) -> Assignment {
         for job in &mut self.jobs {
             job.output.set_extension(extension);
             let stem = job.name.strip_suffix("h5").unwrap_or(&job.name);
@@ -77,18 +77,21 @@ impl Assignment {
 
     /// Returns part `index` (from 0) of `count`; all parts together are the whole assignment.
     #[must_use]
-    pub fn part(&self, (index, count): (usize, usize)) -> Assignment {
+    pub(crate) fn part(&self, (index, count): (usize, usize)) -> Assignment {
         let unusable = if index == 0 { self.unusable.clone() } else { Vec::new() };
         Assignment { jobs: self.of_rank(index, count).into_iter().cloned().collect(), unusable }
     }
 
     /// Returns the inputs, and `others` that the command reads, as files not to be replaced.
-    pub fn protected<'a>(&'a self, others: impl IntoIterator<Item = &'a Path>) -> ProtectedInputs {
+    pub(crate) fn protected<'a>(
+        &'a self,
+        others: impl IntoIterator<Item = &'a Path>,
+    ) -> ProtectedInputs {
         ProtectedInputs::new(self.jobs.iter().map(|job| job.input.as_path()).chain(others))
     }
 
     /// Removes the partial files of killed jobs next to the outputs; the output folder must be locked.
-    pub fn remove_dead_parts(&self) -> Result<()> {
+    pub(crate) fn remove_dead_parts(&self) -> Result<()> {
         let folders: BTreeSet<&Path> = self.jobs.iter().filter_map(|j| j.output.parent()).collect();
         folders.into_iter().try_for_each(|folder| storage::remove_dead_parts(folder, true))
     }
@@ -98,7 +101,7 @@ impl Assignment {
     ///
     /// # Errors
     /// The first error of `look`, which ends the survey.
-    pub fn survey<T: Serialize + DeserializeOwned>(
+    pub(crate) fn survey<T: Serialize + DeserializeOwned>(
         &self,
         comm: &dyn Communicator,
         mut look: impl FnMut(&Job) -> Result<T>,
@@ -113,7 +116,7 @@ impl Assignment {
     }
 
     /// Returns the files of a rank, longest first.
-    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&Job> {
+    pub(crate) fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&Job> {
         let mut order: Vec<&Job> = self.jobs.iter().collect();
         order.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.name.cmp(&b.name)));
         let mut load = vec![0u64; ranks];
@@ -164,7 +167,7 @@ impl Encode for ListedInput {
 
 /// Lists the files of `inputs` with the names of their outputs, as [`Assignment::new`] does. Files
 /// that are listed twice and broken links are included.
-pub fn output_names(
+pub(crate) fn output_names(
     inputs: &[PathBuf],
     output: &Path,
     root: Option<&Path>,
@@ -253,7 +256,7 @@ fn not_utf8(input: &Path) -> Error {
 ///
 /// # Errors
 /// `Usage` if the input is not below the folder.
-pub fn output_name(
+pub(crate) fn output_name(
     input: &Path,
     given: &Path,
     root: Option<&Path>,
@@ -296,7 +299,7 @@ fn refuse_collisions(jobs: &[Job]) -> Result<()> {
 }
 
 /// Refuses an output whose path leaves the output folder through a link.
-pub fn refuse_links(folder: &Path, output: &Path) -> Result<()> {
+pub(crate) fn refuse_links(folder: &Path, output: &Path) -> Result<()> {
     let between = output.ancestors().skip(1).take_while(|place| *place != folder);
     for place in between {
         if std::fs::symlink_metadata(place).is_ok_and(|m| m.is_symlink()) {

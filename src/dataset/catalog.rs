@@ -25,14 +25,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Paths with one role: a class, or `None` for files with a class column.
-pub type Role<'a> = (&'a [PathBuf], Option<Class>);
+pub(crate) type Role<'a> = (&'a [PathBuf], Option<Class>);
 
 /// An examination of every file while it is open; its results are compared between files.
-pub type Look<'a> = &'a dyn Fn(&Source, &mut InputFile) -> Result<String>;
+pub(crate) type Look<'a> = &'a dyn Fn(&Source, &mut InputFile) -> Result<String>;
 
 /// The files of a job, known to every rank.
 #[derive(Debug, Clone, Default)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     pub sources: Vec<Source>,
     /// Different results of the examination, each with its first file; more than one if files
     /// differ.
@@ -44,7 +44,7 @@ pub struct Catalog {
 ///
 /// # Errors
 /// `Input` if a file is listed twice, also in two roles; those of opening the first bad file.
-pub fn sources(
+pub(crate) fn sources(
     comm: &dyn Communicator,
     roles: &[Role],
     schema: Option<&str>,
@@ -56,7 +56,7 @@ pub fn sources(
 ///
 /// # Errors
 /// Those of [`sources`] and of `look`.
-pub fn catalogue(
+pub(crate) fn catalogue(
     comm: &dyn Communicator,
     roles: &[Role],
     schema: Option<&str>,
@@ -274,7 +274,7 @@ fn list_roles(roles: &[Role]) -> Result<Vec<CatalogFile>> {
 ///
 /// # Errors
 /// `Input` for two files of equal content, whose events would count twice.
-pub fn hash_files(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
+pub(crate) fn hash_files(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
     let hashes = hashes(comm, paths)?;
     let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
     for (path, hash) in paths.iter().zip(&hashes) {
@@ -304,7 +304,7 @@ fn hashes(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// `Input`, with the first copy and its original; those of reading a file.
-pub fn refuse_copies(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
+pub(crate) fn refuse_copies(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     let equal: Vec<&Source> =
         of_equal_length(comm, sources)?.into_iter().map(|i| &sources[i]).collect();
     let paths: Vec<&Path> = equal.iter().map(|source| source.path.as_path()).collect();

@@ -29,7 +29,7 @@ const DIFFERENCE: f64 = 0.2;
 
 /// Returns a warning if gammas are wider than hadrons and point to the source less often; `inputs`
 /// names the options of the files.
-pub fn swapped(
+pub(crate) fn swapped(
     gammas: &Moments,
     hadrons: &Moments,
     selection: &Selection,
@@ -61,7 +61,7 @@ fn look_swapped(gammas: &Moments, hadrons: &Moments, selection: &Selection) -> b
 ///
 /// # Errors
 /// `Input`, with the class and the feature.
-pub fn refuse_constant(
+pub(crate) fn refuse_constant(
     moments: &Moments,
     selection: &Selection,
     units: &[String],
@@ -79,14 +79,14 @@ pub fn refuse_constant(
 
 /// Largest share of repeated rows of a class that is not reported: different events of rounded
 /// values can be equal (0.6 % of MAGIC's public table).
-pub const MOST_REPEATED: f64 = 0.02;
+pub(crate) const MOST_REPEATED: f64 = 0.02;
 
 /// Compares the rows of a class with each other and with those of the classes before. Returns a
 /// warning if rows of the class repeat. A collective.
 ///
 /// # Errors
 /// `Input` if too many are equal.
-pub fn refuse_shared(
+pub(crate) fn refuse_shared(
     comm: &dyn Communicator,
     before: &Sketches,
     of_class: &Sketches,
@@ -126,7 +126,7 @@ pub fn refuse_shared(
 ///
 /// # Errors
 /// `Input`.
-pub fn refuse_repeated(repeated: &str) -> Result<()> {
+pub(crate) fn refuse_repeated(repeated: &str) -> Result<()> {
     Err(Fault::new("duplicate events")
         .expected(format!(
             "at most {} % of equal rows, as the files have no run and event numbers",
@@ -141,7 +141,7 @@ pub fn refuse_repeated(repeated: &str) -> Result<()> {
 
 /// Findings on the classes of files, in the words of `train`.
 #[derive(Debug, Default)]
-pub struct ClassComparison {
+pub(crate) struct ClassComparison {
     /// Reason that training refuses the files for, and the files with events of both classes.
     pub shared: Option<(Fault, Vec<usize>)>,
     /// Warning of rows with the features of other rows.
@@ -153,7 +153,11 @@ pub struct ClassComparison {
 ///
 /// # Errors
 /// Those of opening and reading the files.
-pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Result<ClassComparison> {
+pub(crate) fn compare(
+    sources: &[Source],
+    selection: &Selection,
+    inputs: &str,
+) -> Result<ClassComparison> {
     let shape = SketchShape::new(sources.iter().map(|source| source.rows).sum());
     let mut sketches = [Sketches::new(shape), Sketches::new(shape)];
     let mut moments = [(); 2].map(|()| Moments::new(selection.features().len()));

@@ -169,7 +169,7 @@ fn add(
 
 /// Adds the cuts that removed events to an error about too few events of a class. A collective; all
 /// ranks pass the same error.
-pub fn explain(
+pub(crate) fn explain(
     comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,

@@ -37,7 +37,7 @@ struct EventRow {
 ///
 /// # Errors
 /// `Input`, with an example; those of reading the files.
-pub fn refuse(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
+pub(crate) fn refuse(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     const ADVICE: &str = "`taiga-flow check` lists all; remove the copies, or set data.allow_repeated_events = true where other events have the same numbers";
     match find(comm, sources)? {
         None => Ok(()),
@@ -46,7 +46,7 @@ pub fn refuse(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
 }
 
 /// Returns the fault of duplicate events; `None` if there are none. A collective.
-pub fn find(comm: &dyn Communicator, sources: &[Source]) -> Result<Option<Fault>> {
+pub(crate) fn find(comm: &dyn Communicator, sources: &[Source]) -> Result<Option<Fault>> {
     let mut names = Vec::new();
     let read = for_each_row(comm, sources, |row| names.push(name(sources, row)));
     sync_result(comm, read)?;
@@ -71,7 +71,7 @@ pub fn find(comm: &dyn Communicator, sources: &[Source]) -> Result<Option<Fault>
 ///
 /// # Errors
 /// Those of opening the first file of each schema.
-pub fn lack_event_keys(sources: &[Source]) -> Result<bool> {
+pub(crate) fn lack_event_keys(sources: &[Source]) -> Result<bool> {
     let mut known = BTreeSet::new();
     for source in sources.iter().filter(|source| known.insert(source.schema.name.as_str())) {
         let file = InputFile::open(&source.path, Some(&source.schema))?;
@@ -143,7 +143,7 @@ fn name(sources: &[Source], row: &EventRow) -> u64 {
 
 /// Returns the next state of a hash of words: the finaliser of splitmix64 (Steele, Lea and Flood
 /// 2014).
-pub fn mixed(state: u64, word: u64) -> u64 {
+pub(crate) fn mixed(state: u64, word: u64) -> u64 {
     let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -18,20 +18,20 @@ impl EventRows {
         EventRows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub fn get(&self, i: usize) -> &[f32] {
+    pub(crate) fn get(&self, i: usize) -> &[f32] {
         &self.chunks[i / CHUNK_EVENTS][(i % CHUNK_EVENTS) * self.features..][..self.features]
     }
 
     /// Returns the events in their order, one chunk after the other: (events, features).
-    pub fn chunks(&self) -> impl Iterator<Item = &[f32]> {
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &[f32]> {
         self.chunks.iter().map(Vec::as_slice)
     }
 
@@ -46,12 +46,12 @@ impl EventRows {
     }
 
     /// Returns the loss weights (events); `None` if all are 1.
-    pub fn weights(&self) -> Option<&[f32]> {
+    pub(crate) fn weights(&self) -> Option<&[f32]> {
         (!self.weights.is_empty()).then_some(&self.weights)
     }
 
     /// Returns the threshold bins (events); empty without bins.
-    pub fn bins(&self) -> &[u16] {
+    pub(crate) fn bins(&self) -> &[u16] {
         &self.bins
     }
 
@@ -71,7 +71,7 @@ impl EventRows {
         self.chunks.iter_mut().flat_map(move |c| c.chunks_exact_mut(features))
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.chunks.iter().flat_map(|c| c.chunks_exact(self.features))
     }
 }

@@ -3,12 +3,12 @@
 //! A rank reads only the rows of its shards. It keeps the usable events of the normal class by
 //! part, and counts every other row with its reason.
 
-pub use super::event_rows::EventRows;
+pub(crate) use super::event_rows::EventRows;
 pub use super::gathered::Gathered;
 pub(crate) use super::opened_source::OpenedSource;
 use super::opened_source::Viewed;
-pub use super::opened_source::{class_of, names_of, open, open_columns, part};
-pub use super::row_counts::{RowCounts, check_budget};
+pub(crate) use super::opened_source::{class_of, names_of, open, open_columns, part};
+pub(crate) use super::row_counts::{RowCounts, check_budget};
 use super::sketch::{self, Sketches};
 use super::source::{RowUse, Source, request};
 use crate::comm::{Communicator, Work, gather_slots};
@@ -231,7 +231,7 @@ impl EventStore {
     /// Divides all weights by their mean over the training events of all shards, so that they do
     /// not change the length of a step. Returns the effective number of training events,
     /// (Σw)²/Σw² (Kish 1965); `None` if all weights are 1. A collective.
-    pub fn normalise_weights(
+    pub(crate) fn normalise_weights(
         &mut self,
         comm: &dyn Communicator,
         shards: u64,
@@ -270,7 +270,7 @@ impl EventStore {
 
     /// Returns the sums of the weights for validation and for calibration, over all ranks. A
     /// collective.
-    pub fn held_out(&self, comm: &dyn Communicator, shards: u64) -> Result<[WeightSum; 2]> {
+    pub(crate) fn held_out(&self, comm: &dyn Communicator, shards: u64) -> Result<[WeightSum; 2]> {
         const WORDS: usize = 6;
         let mut slots = vec![None; WORDS * shards as usize];
         for shard in &self.shards {
@@ -361,7 +361,7 @@ impl EventStore {
 
     /// Writes the numbers of the events of a step, shard after shard, for an engine that has
     /// `train_rows` in its memory.
-    pub fn name(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
+    pub(crate) fn name(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         self.order(seed, epoch, step, steps, events);
         events.rows.clear();
         events.numbers.clear();
@@ -384,12 +384,12 @@ impl EventStore {
     }
 
     /// Returns all training events of this rank, shard after shard, in chunks (events, features).
-    pub fn train_rows(&self) -> impl Iterator<Item = &[f32]> {
+    pub(crate) fn train_rows(&self) -> impl Iterator<Item = &[f32]> {
         self.shards.iter().flat_map(|s| s.train.chunks())
     }
 
     /// Returns the number of training events of this rank.
-    pub fn train_len(&self) -> usize {
+    pub(crate) fn train_len(&self) -> usize {
         self.shards.iter().map(|s| s.train.len()).sum()
     }
 
@@ -421,7 +421,7 @@ impl EventStore {
 
     /// Returns files and rows of some training events, given as (shard of this rank, index in it).
     /// Reads the rows of these shards again.
-    pub fn locate(
+    pub(crate) fn locate(
         comm: &dyn Communicator,
         sources: &[Source],
         row_selection: &RowSelection,

@@ -9,14 +9,14 @@ use std::path::Path;
 
 /// An input that could not be used.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Failure {
+pub(crate) struct Failure {
     pub file: String,
     pub exit_code: u8,
     pub text: String,
 }
 
 impl Failure {
-    pub fn new(input: &Path, error: &Error) -> Failure {
+    pub(crate) fn new(input: &Path, error: &Error) -> Failure {
         Failure {
             file: path_text(input),
             exit_code: error.exit_code(),
@@ -24,13 +24,13 @@ impl Failure {
         }
     }
 
-    pub fn to_error(&self) -> Error {
+    pub(crate) fn to_error(&self) -> Error {
         Error::from_code(self.exit_code, Fault::new(self.text.clone()).file(&self.file))
     }
 }
 
 /// Returns the error, or an environment error if the file may have failed for lack of memory.
-pub fn or_lack_of_memory(error: Error) -> Error {
+pub(crate) fn or_lack_of_memory(error: Error) -> Error {
     match error {
         Error::Input(fault) if memory::is_near_limit() => {
             let Fault { file, .. } = *fault.clone();
@@ -93,7 +93,7 @@ impl From<StoredFailure> for FailedFile {
 
 impl FailedFile {
     /// Describes a failure that leaves `output` missing.
-    pub fn new(output: &str, failure: &Failure) -> FailedFile {
+    pub(crate) fn new(output: &str, failure: &Failure) -> FailedFile {
         FailedFile {
             output: output.to_string(),
             reason: failure.text.clone(),
@@ -111,7 +111,7 @@ impl std::fmt::Display for FailedFile {
 
 /// Returns the number of files: those with outputs, and those that failed without one. Outputs that
 /// are lost, and copies, are in both lists.
-pub fn total<F: ListedFile>(files: &[F], failed: &BTreeMap<String, FailedFile>) -> usize {
+pub(crate) fn total<F: ListedFile>(files: &[F], failed: &BTreeMap<String, FailedFile>) -> usize {
     let listed: BTreeSet<&str> = files.iter().map(ListedFile::output).collect();
     let others = failed.values().filter(|file| !listed.contains(file.output.as_str()));
     files.len() + others.count()
@@ -122,7 +122,7 @@ pub fn total<F: ListedFile>(files: &[F], failed: &BTreeMap<String, FailedFile>) 
 ///
 /// # Errors
 /// `Partial`, with the names of the files.
-pub fn partial<R>(
+pub(crate) fn partial<R>(
     failed: &BTreeMap<String, R>,
     total: usize,
     again: &str,

@@ -18,11 +18,11 @@ impl Gathered {
         self.places.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    pub fn weights(&self) -> Option<&[f32]> {
+    pub(crate) fn weights(&self) -> Option<&[f32]> {
         (!self.weights.is_empty()).then_some(&self.weights)
     }
 }

@@ -1,23 +1,23 @@
 //! Files of a job, shared by its ranks: catalog, assignment, duplicates, events in memory and
 //! failures.
 
-pub mod assignment;
-pub mod catalog;
+pub(crate) mod assignment;
+pub(crate) mod catalog;
 pub mod check;
-pub mod classes;
+pub(crate) mod classes;
 pub mod cut_flow;
-pub mod duplicates;
+pub(crate) mod duplicates;
 mod event_rows;
 pub mod event_store;
-pub mod failures;
+pub(crate) mod failures;
 mod gathered;
 mod host_copies;
 mod opened_source;
-pub mod output;
-pub mod probe;
-pub mod rank_report;
-pub mod roles;
+pub(crate) mod output;
+pub(crate) mod probe;
+pub(crate) mod rank_report;
+pub(crate) mod roles;
 mod row_counts;
-pub mod sketch;
+pub(crate) mod sketch;
 pub mod source;
-pub mod values;
+pub(crate) mod values;

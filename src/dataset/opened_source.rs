@@ -14,7 +14,7 @@ use std::ops::Range;
 ///
 /// # Errors
 /// `Input` if the file cannot be read, or its rows differ from those at the start of the job.
-pub fn open(source: &Source, wanted: &Request) -> Result<(TableReader, Request)> {
+pub(crate) fn open(source: &Source, wanted: &Request) -> Result<(TableReader, Request)> {
     let mut file = InputFile::open(&source.path, Some(&source.schema))?;
     if file.rows() != source.rows {
         return Err(Fault::new("the file is not what it was when the job began")
@@ -30,7 +30,7 @@ pub fn open(source: &Source, wanted: &Request) -> Result<(TableReader, Request)>
 }
 
 /// Opens the columns of a source whose file is open already, as [`open`] does.
-pub fn open_columns(
+pub(crate) fn open_columns(
     file: &mut InputFile,
     source: &Source,
     wanted: &Request,
@@ -79,7 +79,7 @@ pub(super) struct Viewed<'a> {
 
 impl Viewed<'_> {
     /// Returns the use of a row of this rank, and reports the row to the view.
-    pub fn row_use(&self, block: &Block, row: usize, usable: bool) -> RowUse {
+    pub(crate) fn row_use(&self, block: &Block, row: usize, usable: bool) -> RowUse {
         let Some((view, note)) = self.opened.source.view.as_ref().zip(self.notes.get(row)) else {
             return RowUse::Use;
         };
@@ -89,7 +89,7 @@ impl Viewed<'_> {
 }
 
 /// Returns the class of a row: that of the file, or of the class column.
-pub fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
+pub(crate) fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
     match source.class {
         Some(class) => Some(class.code()),
         None => block.class.as_ref().map(|class| class[row]),
@@ -97,7 +97,7 @@ pub fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
 }
 
 /// Returns the part of a row, by the key columns given, by those of the schema, or by its content.
-pub fn part(
+pub(crate) fn part(
     splitter: &Splitter,
     selection: &Selection,
     block: &Block,
@@ -115,7 +115,13 @@ pub fn part(
 
 /// Returns the hashes that a row is recognised by: of the key that its part depends on, and of the
 /// bits of its features.
-pub fn names_of(selection: &Selection, block: &Block, row: usize, class: i8, keyed: bool) -> Names {
+pub(crate) fn names_of(
+    selection: &Selection,
+    block: &Block,
+    row: usize,
+    class: i8,
+    keyed: bool,
+) -> Names {
     let keys = if keyed { &block.keys } else { &block.shower };
     let key = || sketch::name_of_key(class, keys.iter().map(|k| k[row]));
     let features = selection.features().len();

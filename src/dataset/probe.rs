@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// The hidden command of the program.
-pub const COMMAND: &str = "probe-file";
+pub(crate) const COMMAND: &str = "probe-file";
 /// Least speed of a child [bytes/s]; a slower one counts as stopped.
 const SLOWEST: f64 = 1e6;
 const ROWS: u64 = 65_536;
@@ -34,7 +34,7 @@ const LONGEST_MESSAGE: u64 = 4096;
 ///
 /// # Errors
 /// Those of `poll`.
-pub fn run(
+pub(crate) fn run(
     path: &Path,
     schema: Option<&str>,
     base: Duration,
@@ -137,7 +137,7 @@ impl Drop for ProbeProcess {
 ///
 /// # Errors
 /// `Environment` if the system cannot read the file. Other damage is not an error here.
-pub fn read_through(path: &Path, schema: Option<&str>, limit: Duration) -> Result<()> {
+pub(crate) fn read_through(path: &Path, schema: Option<&str>, limit: Duration) -> Result<()> {
     std::thread::spawn(move || end_with_parent(limit));
     match read_all(path, schema) {
         Err(error @ Error::Environment(_)) => Err(error),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// The finished and the failed files of a rank, or of all ranks.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct RankReport<F> {
+pub(crate) struct RankReport<F> {
     pub files: Vec<F>,
     pub failures: Vec<Failure>,
 }
@@ -23,7 +23,7 @@ impl<F> Default for RankReport<F> {
 
 impl<F: Serialize + DeserializeOwned> RankReport<F> {
     /// Merges the reports of all ranks, with files in the order of their outputs. A collective.
-    pub fn gather(
+    pub(crate) fn gather(
         &self,
         comm: &dyn Communicator,
         output: impl Fn(&F) -> &str,
@@ -44,7 +44,7 @@ impl<F: Serialize + DeserializeOwned> RankReport<F> {
     ///
     /// # Errors
     /// That of the first file.
-    pub fn refuse_all_failed(&self) -> Result<()> {
+    pub(crate) fn refuse_all_failed(&self) -> Result<()> {
         let (true, Some(first)) = (self.files.is_empty(), self.failures.first()) else {
             return Ok(());
         };
@@ -53,7 +53,7 @@ impl<F: Serialize + DeserializeOwned> RankReport<F> {
 
     /// Returns the failed files by input path, with the names that the assignment gives their
     /// outputs.
-    pub fn failed(&self, assignment: &Assignment) -> BTreeMap<String, FailedFile> {
+    pub(crate) fn failed(&self, assignment: &Assignment) -> BTreeMap<String, FailedFile> {
         let jobs = assignment.jobs.iter();
         let outputs: BTreeMap<String, &str> =
             jobs.map(|job| (path_text(&job.input), job.name.as_str())).collect();

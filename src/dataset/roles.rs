@@ -13,7 +13,11 @@ use crate::error::{Error, Fault, Result};
 ///
 /// # Errors
 /// `Input`, with the first such file; those of reading a file.
-pub fn refuse_swapped(comm: &dyn Communicator, sources: &[Source], advice: &str) -> Result<()> {
+pub(crate) fn refuse_swapped(
+    comm: &dyn Communicator,
+    sources: &[Source],
+    advice: &str,
+) -> Result<()> {
     // Per file: rows of the other class, and rows without a class.
     let mut others = vec![0_i64; 2 * sources.len()];
     let mine = (0..sources.len()).filter(|i| i % comm.size() == comm.rank());
@@ -45,7 +49,7 @@ pub fn refuse_swapped(comm: &dyn Communicator, sources: &[Source], advice: &str)
 }
 
 /// Returns the error of a file whose rows all have the other class than the file.
-pub fn swapped(source: &Source, others: u64, advice: &str) -> Error {
+pub(crate) fn swapped(source: &Source, others: u64, advice: &str) -> Error {
     let class = source.class.map_or_else(String::new, |class| format!("{class}s"));
     Fault::new("the file is wholly of the other class")
         .file(&source.path)
@@ -56,7 +60,7 @@ pub fn swapped(source: &Source, others: u64, advice: &str) -> Error {
 }
 
 /// Returns a warning of rows that count as a class because their file is given as this class.
-pub fn unlabelled(unknown: u64, rows: u64, class: Class) -> String {
+pub(crate) fn unlabelled(unknown: u64, rows: u64, class: Class) -> String {
     format!(
         "{unknown} of {rows} rows have no class in the class column, and count as {class}s, as the file is given"
     )

@@ -67,14 +67,14 @@ impl RowCounts {
 
     /// Returns the share of the rows of the class that are usable and pass the cuts; `None` if the
     /// class has no rows. Rows that may come from the source count as passing.
-    pub fn share_inside_cuts(&self) -> Option<f64> {
+    pub(crate) fn share_inside_cuts(&self) -> Option<f64> {
         let all = self.read.checked_sub(self.other_class).filter(|all| *all > 0)?;
         let parts = [self.train, self.validation, self.calibration, self.test, self.on_source];
         Some(parts.iter().sum::<u64>() as f64 / all as f64)
     }
 
     /// Returns the sums of the counts of all ranks, on every rank. A collective.
-    pub fn reduce(mut self, comm: &dyn Communicator) -> Result<RowCounts> {
+    pub(crate) fn reduce(mut self, comm: &dyn Communicator) -> Result<RowCounts> {
         let mut sums: Vec<i64> = self.words().iter().map(|w| **w as i64).collect();
         comm.all_reduce_sum(&mut sums)?;
         for (word, sum) in self.words().into_iter().zip(sums) {
@@ -88,7 +88,7 @@ impl RowCounts {
 ///
 /// # Errors
 /// `Input`, with the numbers of rows.
-pub fn check_budget(counts: &RowCounts, budget: f64) -> Result<()> {
+pub(crate) fn check_budget(counts: &RowCounts, budget: f64) -> Result<()> {
     let not_finite = counts.not_finite - counts.excused[0];
     let out_of_domain = counts.out_of_domain - counts.excused[1];
     let bad = not_finite + out_of_domain;

@@ -11,7 +11,7 @@ use crate::error::Result;
 const HASHES: u64 = 10;
 const BITS_PER_NAME: u64 = 15;
 /// The largest sketch [bytes].
-pub const LARGEST: usize = 1 << 19;
+pub(crate) const LARGEST: usize = 1 << 19;
 /// Numbers of ranks that have set a bit are packed into one integer: numbers per integer, and bits
 /// per number.
 const PER_WORD: usize = 3;
@@ -20,7 +20,7 @@ const COUNT_BITS: usize = 20;
 const WORDS: usize = 1 << 16;
 
 /// Hash of an event, of 128 bits.
-pub type Name = [u64; 2];
+pub(crate) type Name = [u64; 2];
 
 /// The size of a sketch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct SketchShape {
 
 impl SketchShape {
     /// Returns the shape for at most `names` names.
-    pub fn new(names: u64) -> SketchShape {
+    pub(crate) fn new(names: u64) -> SketchShape {
         let most = 8 * LARGEST as u64 / BITS_PER_NAME;
         let one_in = names.div_ceil(most).max(1).next_power_of_two();
         let bytes = (names.div_ceil(one_in) * BITS_PER_NAME).div_ceil(8).max(64);
@@ -40,7 +40,7 @@ impl SketchShape {
     }
 
     /// Returns whether a name is among those that are kept.
-    pub fn keeps(self, name: Name) -> bool {
+    pub(crate) fn keeps(self, name: Name) -> bool {
         (name[0] >> 32) & (self.one_in - 1) == 0
     }
 }
@@ -55,11 +55,11 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    pub fn new(shape: SketchShape) -> Sketch {
+    pub(crate) fn new(shape: SketchShape) -> Sketch {
         Sketch { shape, bits: vec![0; shape.bytes], names: 0 }
     }
 
-    pub fn insert(&mut self, name: Name) {
+    pub(crate) fn insert(&mut self, name: Name) {
         if self.shape.keeps(name) {
             self.names += 1;
             for place in places(name, self.bits.len()) {
@@ -69,12 +69,12 @@ impl Sketch {
     }
 
     /// Returns whether a name that [`SketchShape::keeps`] was inserted.
-    pub fn contains(&self, name: Name) -> bool {
+    pub(crate) fn contains(&self, name: Name) -> bool {
         places(name, self.bits.len()).all(|place| self.bits[place / 8] >> (place % 8) & 1 == 1)
     }
 
     /// Returns the estimated number of different names (Swamidass and Baldi 2007).
-    pub fn distinct(&self) -> f64 {
+    pub(crate) fn distinct(&self) -> f64 {
         let all = 8.0 * self.bits.len() as f64;
         let set: u32 = self.bits.iter().map(|byte| byte.count_ones()).sum();
         let free = (1.0 - f64::from(set) / all).max(1.0 / all);
@@ -83,7 +83,7 @@ impl Sketch {
 
     /// Returns the estimated number of different kept names that are also in `other`, a sketch of
     /// the same shape.
-    pub fn shared(&self, other: &Sketch) -> f64 {
+    pub(crate) fn shared(&self, other: &Sketch) -> f64 {
         let mut both = self.clone();
         both.bits.iter_mut().zip(&other.bits).for_each(|(both, other)| *both |= other);
         self.distinct() + other.distinct() - both.distinct()
@@ -93,7 +93,7 @@ impl Sketch {
     ///
     /// # Errors
     /// Those of the reduction.
-    pub fn merge(&mut self, comm: &dyn Communicator) -> Result<()> {
+    pub(crate) fn merge(&mut self, comm: &dyn Communicator) -> Result<()> {
         if comm.size() == 1 {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl Sketch {
 
 /// The names of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Names {
+pub(crate) struct Names {
     /// Name of its shower; `None` without a key.
     pub key: Option<Name>,
     pub content: Name,
@@ -135,11 +135,11 @@ pub struct Sketches {
 }
 
 impl Sketches {
-    pub fn new(shape: SketchShape) -> Sketches {
+    pub(crate) fn new(shape: SketchShape) -> Sketches {
         Sketches { keys: Sketch::new(shape), contents: Sketch::new(shape) }
     }
 
-    pub fn insert(&mut self, names: &Names) {
+    pub(crate) fn insert(&mut self, names: &Names) {
         if let Some(key) = names.key {
             self.keys.insert(key);
         }
@@ -147,7 +147,7 @@ impl Sketches {
     }
 
     /// Adds the names of a pair of sketches of the same shape.
-    pub fn join(&mut self, other: &Sketches) {
+    pub(crate) fn join(&mut self, other: &Sketches) {
         for (all, more) in [(&mut self.keys, &other.keys), (&mut self.contents, &other.contents)] {
             all.names += more.names;
             all.bits.iter_mut().zip(&more.bits).for_each(|(all, more)| *all |= more);
@@ -158,7 +158,7 @@ impl Sketches {
     ///
     /// # Errors
     /// Those of the reduction.
-    pub fn merge(&mut self, comm: &dyn Communicator) -> Result<()> {
+    pub(crate) fn merge(&mut self, comm: &dyn Communicator) -> Result<()> {
         self.keys.merge(comm)?;
         self.contents.merge(comm)
     }
@@ -172,12 +172,12 @@ fn places(name: Name, bytes: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Returns the name of a shower: a hash of its class and the values of its key.
-pub fn name_of_key(class: i8, key: impl Iterator<Item = i64>) -> Name {
+pub(crate) fn name_of_key(class: i8, key: impl Iterator<Item = i64>) -> Name {
     name(&[b'k', class as u8], key.map(i64::to_le_bytes))
 }
 
 /// Returns the name of a row: a hash of the bits of its features.
-pub fn name_of_content(features: impl Iterator<Item = f32>) -> Name {
+pub(crate) fn name_of_content(features: impl Iterator<Item = f32>) -> Name {
     name(b"c", features.map(|x| x.to_bits().to_le_bytes()))
 }
 

@@ -88,7 +88,7 @@ impl Source {
 }
 
 /// Returns the columns that training reads of a source.
-pub fn request(source: &Source, selection: &Selection, key: Option<&[String]>) -> Request {
+pub(crate) fn request(source: &Source, selection: &Selection, key: Option<&[String]>) -> Request {
     Request {
         quantities: selection.quantities().to_vec(),
         keys: key.map(<[String]>::to_vec).unwrap_or_default(),

@@ -24,7 +24,7 @@ const MOST_WIDER: f64 = 0.5;
 
 /// A quantity of a file that is not plausible.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct FileFinding {
+pub(crate) struct FileFinding {
     /// Index of the file among the sources.
     pub file: usize,
     quantity: String,
@@ -38,7 +38,7 @@ pub struct FileFinding {
 ///
 /// # Errors
 /// `Input`, with the first such file; those of reading a file.
-pub fn refuse_implausible(
+pub(crate) fn refuse_implausible(
     comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
@@ -59,7 +59,7 @@ pub fn refuse_implausible(
 }
 
 /// Returns the implausible quantities in the order of the files. A collective.
-pub fn find(
+pub(crate) fn find(
     comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
@@ -80,13 +80,13 @@ pub fn find(
 
 impl FileFinding {
     /// Returns the finding as one line.
-    pub fn line(&self, sources: &[Source]) -> String {
+    pub(crate) fn line(&self, sources: &[Source]) -> String {
         let FileFinding { quantity, expected, found, advice, .. } = self;
         let path = sources[self.file].path.display();
         format!("{path}: '{quantity}': expected {expected}, found {found}; {advice}")
     }
 
-    pub fn refusal(&self, source: &Source) -> Error {
+    pub(crate) fn refusal(&self, source: &Source) -> Error {
         Fault::new("values that no Cherenkov camera records")
             .file(&source.path)
             .column(&self.quantity)

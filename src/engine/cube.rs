@@ -10,7 +10,7 @@ use taiga_flow_gpu::spec::FlowSpec;
 use taiga_flow_gpu::training::{Adam, Weights};
 
 /// A GPU engine, or the reason to use the CPU.
-pub enum DeviceChoice {
+pub(crate) enum DeviceChoice {
     Device(Box<dyn Engine>),
     Cpu { reason: String },
 }

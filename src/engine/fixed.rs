@@ -7,7 +7,7 @@
 //! undetected.
 
 /// The number 1.0 in fixed-point units.
-pub const FIXED_ONE: f64 = 4_294_967_296.0;
+pub(crate) const FIXED_ONE: f64 = 4_294_967_296.0;
 
 /// Gradient sums of some of the `shards` logical shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,23 +20,23 @@ pub struct FixedSum {
 
 impl FixedSum {
     /// Creates sums of 0 for `parameters` parameters and `shards` logical shards on all ranks.
-    pub fn new(parameters: usize, shards: usize) -> FixedSum {
+    pub(crate) fn new(parameters: usize, shards: usize) -> FixedSum {
         FixedSum { values: vec![0; parameters], unusable: 0, shards }
     }
 
     /// Sets all sums to 0.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.values.fill(0);
         self.unusable = 0;
     }
 
     /// Returns the largest magnitude (exclusive) of one shard's component.
-    pub fn bound(&self) -> f64 {
+    pub(crate) fn bound(&self) -> f64 {
         (1u64 << 30) as f64 / self.shards as f64
     }
 
     /// Returns the number of logical shards on all ranks.
-    pub fn shards(&self) -> usize {
+    pub(crate) fn shards(&self) -> usize {
         self.shards
     }
 }

@@ -17,11 +17,11 @@ mod scorer;
 mod simd;
 mod start;
 
-pub use fixed::{FIXED_ONE, FixedSum};
+pub(crate) use fixed::{FIXED_ONE, FixedSum};
 pub use interface::{Batch, Engine};
-pub use optimiser::update;
-pub use positions::{AssumedPositions, ImageColumns, OF_POSITION, PositionColumns};
-pub use preparation::{Preparation, Prepared};
+pub(crate) use optimiser::update;
+pub(crate) use positions::{AssumedPositions, ImageColumns, OF_POSITION, PositionColumns};
+pub(crate) use preparation::{Preparation, Prepared};
 pub use resources::{RankResources, use_threads};
 pub use scorer::{ExtraOutputs, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
 pub use simd::Isa;

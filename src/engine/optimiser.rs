@@ -11,7 +11,7 @@ use taiga_flow_gpu::training::{Adam, Weights};
 
 /// Weights in training, and the sums of the current step.
 #[derive(Debug)]
-pub struct WeightTraining {
+pub(crate) struct WeightTraining {
     pub weights: Weights,
     pub sums: FixedSum,
     pub loss: Vec<f64>, // (shards of the batches)
@@ -23,13 +23,13 @@ pub struct WeightTraining {
 
 impl WeightTraining {
     /// Creates the state for `shards` summed parts of a batch, including those of other ranks.
-    pub fn new(weights: Weights, shards: usize) -> WeightTraining {
+    pub(crate) fn new(weights: Weights, shards: usize) -> WeightTraining {
         let sums = FixedSum::new(weights.params.len(), shards);
         WeightTraining { weights, sums, loss: Vec::new(), complete: true, gradient_norm: None }
     }
 
     /// Starts a new step if the last one is complete. Called before each batch.
-    pub fn begin_batch(&mut self) {
+    pub(crate) fn begin_batch(&mut self) {
         if std::mem::take(&mut self.complete) {
             self.sums.clear();
             self.loss.clear();
@@ -37,14 +37,14 @@ impl WeightTraining {
     }
 
     /// Adds the losses of a batch to those of the step.
-    pub fn add_loss(&mut self, of_batch: &[f64]) {
+    pub(crate) fn add_loss(&mut self, of_batch: &[f64]) {
         let shards = self.loss.len().max(of_batch.len());
         self.loss.resize(shards, 0.0);
         self.loss.iter_mut().zip(of_batch).for_each(|(loss, batch)| *loss += batch);
     }
 
     /// Updates the weights from the sums of the step, or from `sums`.
-    pub fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) {
+    pub(crate) fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) {
         let sums = sums.unwrap_or(&self.sums.values);
         self.gradient_norm = Some(update(&mut self.weights, sums, adam));
     }
@@ -52,7 +52,7 @@ impl WeightTraining {
 
 /// Updates the weights from the fixed-point gradient sum, divided by `adam.divisor`. Returns the
 /// norm of the mean gradient before clipping.
-pub fn update(weights: &mut Weights, sums: &[i64], adam: &Adam) -> f64 {
+pub(crate) fn update(weights: &mut Weights, sums: &[i64], adam: &Adam) -> f64 {
     let isa = Isa::detect();
     let mut norm = 0.0;
     euclidean_norm(isa, sums, &mut norm);

@@ -8,14 +8,14 @@ use crate::hillas::{self, ImageAxis, Rotation, disp, theta2};
 use rayon::prelude::*;
 
 /// Quantities that depend on the position, in the order of [`PositionColumns::column`].
-pub const OF_POSITION: [&str; 4] = ["dist", "alpha", "skewness", "theta2"];
+pub(crate) const OF_POSITION: [&str; 4] = ["dist", "alpha", "skewness", "theta2"];
 
 /// Rows that one thread processes at a time.
 const ROWS_TOGETHER: usize = 2048;
 
 /// The assumed positions, and the quantities to compute at them.
 #[derive(Debug, Clone)]
-pub struct AssumedPositions {
+pub(crate) struct AssumedPositions {
     rotations: Vec<Rotation>,
     disp: Disp,
     theta2: bool,
@@ -24,7 +24,7 @@ pub struct AssumedPositions {
 
 /// Input columns of the quantities at a position; every slice (rows).
 #[derive(Debug, Clone, Copy)]
-pub struct ImageColumns<'a> {
+pub(crate) struct ImageColumns<'a> {
     pub centroid: [&'a [f32]; 2], // [deg]
     pub axis: &'a [f32],          // [deg]
     pub source: [&'a [f32]; 2],   // [deg]
@@ -36,7 +36,7 @@ pub struct ImageColumns<'a> {
 
 /// Quantities of a block: (positions, rows); columns that are not computed are empty.
 #[derive(Debug, Clone, Default)]
-pub struct PositionColumns {
+pub(crate) struct PositionColumns {
     pub rows: usize,
     pub dist: Vec<f32>,     // [deg]
     pub alpha: Vec<f32>,    // [deg]
@@ -47,7 +47,7 @@ pub struct PositionColumns {
 
 impl AssumedPositions {
     /// Creates the positions; `theta2` and `skewness` select these optional quantities.
-    pub fn new(
+    pub(crate) fn new(
         positions: &SourcePositions,
         disp: Disp,
         theta2: bool,
@@ -65,22 +65,22 @@ impl AssumedPositions {
     }
 
     /// Returns the number of positions.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.rotations.len()
     }
 
     /// Returns whether the skewness is read: as a quantity, or to distinguish head and tail.
-    pub fn needs_skewness(&self) -> bool {
+    pub(crate) fn needs_skewness(&self) -> bool {
         self.skewness || (self.theta2 && self.disp == Disp::Head)
     }
 
     /// Returns whether size, width and length are read.
-    pub fn needs_shape(&self) -> bool {
+    pub(crate) fn needs_shape(&self) -> bool {
         self.theta2
     }
 
     /// Computes the quantities of a block at all positions.
-    pub fn compute(&self, images: &ImageColumns, seen: &mut PositionColumns) {
+    pub(crate) fn compute(&self, images: &ImageColumns, seen: &mut PositionColumns) {
         let rows = images.axis.len();
         let all = rows * self.count();
         seen.rows = rows;
@@ -181,7 +181,7 @@ fn dist_and_alpha(
 
 impl PositionColumns {
     /// Returns a column of [`OF_POSITION`] at position k: (rows).
-    pub fn column(&self, which: usize, k: usize) -> &[f32] {
+    pub(crate) fn column(&self, which: usize, k: usize) -> &[f32] {
         let column = [&self.dist, &self.alpha, &self.skewness, &self.theta2][which];
         column.get(k * self.rows..(k + 1) * self.rows).unwrap_or_default()
     }

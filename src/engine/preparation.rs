@@ -14,7 +14,7 @@ pub(super) const ROWS_TOGETHER: usize = 2048;
 
 /// Selection and features that are computed for every row.
 #[derive(Debug, Clone)]
-pub struct Preparation {
+pub(crate) struct Preparation {
     pub(super) selection: Selection,
     features: Vec<ScaledFeature>,
     /// Whether Jacobians are computed.
@@ -23,7 +23,7 @@ pub struct Preparation {
 
 /// Scaled rows for an engine: (positions, rows), with one position if none are assumed.
 #[derive(Debug, Clone, Default)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     pub(super) status: Vec<u32>,
     pub(super) scaled: Vec<f32>,   // (positions, rows, features)
     pub(super) jacobian: Vec<f64>, // (positions, rows)
@@ -41,12 +41,12 @@ struct Fixed {
 
 impl Preparation {
     /// Creates the preparation of `features` for the rows of `selection`.
-    pub fn new(selection: Selection, features: &[ScaledFeature]) -> Preparation {
+    pub(crate) fn new(selection: Selection, features: &[ScaledFeature]) -> Preparation {
         Preparation { selection, features: features.to_vec(), raw: false }
     }
 
     /// Computes status, scaled features and Jacobian of every row; unusable rows are zeros.
-    pub fn prepare(&self, block: &Block, prepared: &mut Prepared) {
+    pub(crate) fn prepare(&self, block: &Block, prepared: &mut Prepared) {
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
         prepared.resize(block.rows, self.features.len());
         let Prepared { status, scaled, jacobian, .. } = prepared;
@@ -55,7 +55,12 @@ impl Preparation {
 
     /// Prepares a block at several positions. Its quantities are those of `selection.quantities()`,
     /// empty if they depend on the position, followed by any others.
-    pub fn prepare_all(&self, block: &Block, seen: &PositionColumns, prepared: &mut Prepared) {
+    pub(crate) fn prepare_all(
+        &self,
+        block: &Block,
+        seen: &PositionColumns,
+        prepared: &mut Prepared,
+    ) {
         let positions = seen.dist.len() / seen.rows.max(1);
         let (rows, width) = (block.rows, self.features.len());
         prepared.resize(rows * positions, width);
@@ -154,7 +159,7 @@ fn log_jacobian(features: &[ScaledFeature], of: &[usize], quantity: impl Fn(usiz
 
 impl Prepared {
     /// Returns the scaled features of a row.
-    pub fn row(&self, row: usize) -> &[f32] {
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
         &self.scaled[row * self.features..(row + 1) * self.features]
     }
 

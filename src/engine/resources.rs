@@ -42,7 +42,7 @@ impl RankResources {
 
     /// Returns the resources for flow number `flow`: only the first flow logs the engine.
     #[must_use]
-    pub fn for_flow(self, flow: usize) -> RankResources {
+    pub(crate) fn for_flow(self, flow: usize) -> RankResources {
         RankResources { is_reporting: self.is_reporting && flow == 0, ..self }
     }
 

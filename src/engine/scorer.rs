@@ -95,7 +95,7 @@ impl Scorer {
 
     /// Enables optional outputs.
     #[must_use]
-    pub fn with(mut self, more: ExtraOutputs) -> Scorer {
+    pub(crate) fn with(mut self, more: ExtraOutputs) -> Scorer {
         self.preparation.raw = more.raw;
         Scorer { more, ..self }
     }
@@ -104,7 +104,7 @@ impl Scorer {
     ///
     /// # Errors
     /// Usage error if the expression is invalid.
-    pub fn weighted(mut self, weight: Option<&str>) -> Result<Scorer> {
+    pub(crate) fn weighted(mut self, weight: Option<&str>) -> Result<Scorer> {
         self.preparation.selection = self.preparation.selection.with_weight(weight)?;
         Ok(self)
     }
@@ -113,41 +113,41 @@ impl Scorer {
     ///
     /// # Errors
     /// Usage error if the expression is invalid.
-    pub fn binned(mut self, per: &str, edges: &[f64]) -> Result<Scorer> {
+    pub(crate) fn binned(mut self, per: &str, edges: &[f64]) -> Result<Scorer> {
         self.preparation.selection = self.preparation.selection.with_bins(per, edges)?;
         Ok(self)
     }
 
     /// Prepares for several assumed source positions ([`Scorer::score_at`]).
     #[must_use]
-    pub fn at_positions(mut self) -> Scorer {
+    pub(crate) fn at_positions(mut self) -> Scorer {
         self.preparation.selection = self.preparation.selection.with_varying(&OF_POSITION);
         self
     }
 
     /// Returns the selection, which lists the quantities to read.
-    pub fn selection(&self) -> &Selection {
+    pub(crate) fn selection(&self) -> &Selection {
         &self.preparation.selection
     }
 
     /// Returns the part that needs no engine, for use on another thread.
-    pub fn preparation(&self) -> &Preparation {
+    pub(crate) fn preparation(&self) -> &Preparation {
         &self.preparation
     }
 
     /// Returns the description of the first engine for logs.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         self.flows.first().map_or_else(String::new, |(_, engine)| engine.describe())
     }
 
     /// Returns the names of the flows, in the order of `Scored::log_prob`.
-    pub fn flow_names(&self) -> Vec<&str> {
+    pub(crate) fn flow_names(&self) -> Vec<&str> {
         self.flows.iter().map(|(name, _)| name.as_str()).collect()
     }
 
     /// Returns the bounds to compare events of a class with, or of unknown class; `None` if the
     /// model does not describe its training events.
-    pub fn bounds(&self, class: Option<Class>) -> Option<Bounds> {
+    pub(crate) fn bounds(&self, class: Option<Class>) -> Option<Bounds> {
         let flows: Vec<Class> = self.card.flows_in_order().map(|(_, flow)| flow.class).collect();
         let reference = self.card.reference.as_ref()?;
         Some(reference.bounds(&self.card.features, &flows, class))
@@ -171,7 +171,7 @@ impl Scorer {
     }
 
     /// Computes status and scaled features of a block, without scores.
-    pub fn prepare_only(&self, block: &Block, scored: &mut Scored) {
+    pub(crate) fn prepare_only(&self, block: &Block, scored: &mut Scored) {
         self.preparation.prepare(block, &mut scored.prepared);
         std::mem::swap(&mut scored.prepared.status, &mut scored.status);
     }
@@ -180,7 +180,11 @@ impl Scorer {
     ///
     /// # Errors
     /// Errors of the engine.
-    pub fn score_prepared(&self, prepared: &mut Prepared, scored: &mut Scored) -> Result<()> {
+    pub(crate) fn score_prepared(
+        &self,
+        prepared: &mut Prepared,
+        scored: &mut Scored,
+    ) -> Result<()> {
         std::mem::swap(&mut prepared.status, &mut scored.status);
         let (all, flows) = (scored.status.len(), self.flows.len());
         scored.log_prob.resize(flows, Vec::new());
@@ -321,7 +325,7 @@ pub fn score(normal: Class, log_prob: impl IntoIterator<Item = f64>) -> f32 {
 
 impl Scored {
     /// Returns the scaled features of a row; zeros if the row is unusable.
-    pub fn scaled(&self, row: usize) -> &[f32] {
+    pub(crate) fn scaled(&self, row: usize) -> &[f32] {
         self.prepared.row(row)
     }
 }

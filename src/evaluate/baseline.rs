@@ -32,7 +32,7 @@ const WINDOW: u64 = 65_536;
 type FittedForest = RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>;
 
 /// Forest that returns the share of gammas in the leaves of an event.
-pub struct Forest {
+pub(crate) struct Forest {
     model: FittedForest,
     pub trees: u64,
     pub events: ClassCounts,
@@ -47,7 +47,11 @@ struct TrainingEvent {
 
 impl Forest {
     /// Grows a forest from the train and validation parts of files with a class column.
-    pub fn grow(comm: &dyn Communicator, scorer: &Scorer, sources: &[Source]) -> Result<Forest> {
+    pub(crate) fn grow(
+        comm: &dyn Communicator,
+        scorer: &Scorer,
+        sources: &[Source],
+    ) -> Result<Forest> {
         let mut classes = [Vec::new(), Vec::new()];
         for (number, source) in sources.iter().enumerate() {
             take(comm, scorer, source, number as u64, &mut classes)
@@ -86,7 +90,7 @@ impl Forest {
     }
 
     /// Appends the share of gammas of some rows of a scored block.
-    pub fn scores(&self, scored: &Scored, rows: &[usize], out: &mut Vec<f32>) -> Result<()> {
+    pub(crate) fn scores(&self, scored: &Scored, rows: &[usize], out: &mut Vec<f32>) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -100,7 +104,10 @@ impl Forest {
 
 /// Refuses to grow a forest from evaluated events: train and validation parts of a file in both
 /// lists must not be evaluated.
-pub fn refuse_overlap(model: &[Source], evaluated: &[(&Source, EvaluatedParts)]) -> Result<()> {
+pub(crate) fn refuse_overlap(
+    model: &[Source],
+    evaluated: &[(&Source, EvaluatedParts)],
+) -> Result<()> {
     for (source, parts) in evaluated {
         let apart = matches!(parts, EvaluatedParts::Only(Part::Test | Part::Calibration));
         if apart || !model.iter().any(|own| own.rows == source.rows) {

@@ -6,14 +6,14 @@ use crate::dataset::source::Source;
 use crate::error::{Fault, Result};
 use crate::hillas::{RelativePosition, disp, theta2};
 
-pub const NAME: &str = "TAIGA's standard cuts";
+pub(crate) const NAME: &str = "TAIGA's standard cuts";
 const NEEDED: [&str; 4] = ["size", "dist", "width", "length"];
 const SHAPE: &str = "size > 120 p.e., 0.36 < dist < 1.44 deg, 0.024 < width < 0.068 log10(size) − \
                      0.047 deg, length < 0.145 log10(size) deg";
 const MOST_THETA2: f64 = 0.05; // deg²
 
 /// Cuts on a set of files.
-pub struct Cuts {
+pub(crate) struct Cuts {
     theta2: Theta2,
 }
 
@@ -33,7 +33,7 @@ impl Cuts {
     ///
     /// # Errors
     /// An input error where a file lacks size, dist, width or length, or has them in other units.
-    pub fn new(sources: &[Source]) -> Result<Cuts> {
+    pub(crate) fn new(sources: &[Source]) -> Result<Cuts> {
         let (mut column, mut alpha) = (true, true);
         for source in sources {
             let table = Table::open(&source.path, &source.schema)?;
@@ -72,7 +72,7 @@ impl Cuts {
     }
 
     /// Returns the quantities that the cuts read, in the order of [`Cuts::passes`].
-    pub fn quantities(&self) -> Vec<&'static str> {
+    pub(crate) fn quantities(&self) -> Vec<&'static str> {
         let more = match self.theta2 {
             Theta2::Column => Some("theta2"),
             Theta2::Disp => Some("alpha"),
@@ -82,7 +82,7 @@ impl Cuts {
     }
 
     /// Returns whether values of [`Cuts::quantities`] pass; values that are not finite do not.
-    pub fn passes(&self, value: impl Fn(usize) -> f64) -> bool {
+    pub(crate) fn passes(&self, value: impl Fn(usize) -> f64) -> bool {
         let [size, dist, width, length] = [0, 1, 2, 3].map(&value);
         let log_size = libm::log10(size);
         let shape = size > 120.0
@@ -105,7 +105,7 @@ impl Cuts {
     }
 
     /// Returns the cuts as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let theta2 = match self.theta2 {
             Theta2::Column => ", θ² < 0.05 deg²",
             Theta2::Disp => ", θ² < 0.05 deg² by DISP from alpha",

@@ -17,13 +17,13 @@ const ROWS: u64 = 65_536;
 
 /// Values of the features of usable events, by class.
 #[derive(Debug, Default)]
-pub struct FeatureValues {
+pub(crate) struct FeatureValues {
     values: Vec<[Vec<f32>; 2]>, // (features)
 }
 
 impl FeatureValues {
     /// Reads the values from the first rows of each file; the same on every rank.
-    pub fn read(scorer: &Scorer, sources: &[Source]) -> Result<FeatureValues> {
+    pub(crate) fn read(scorer: &Scorer, sources: &[Source]) -> Result<FeatureValues> {
         let features = scorer.card.features.len();
         let mut pool = FeatureValues { values: vec![[Vec::new(), Vec::new()]; features] };
         let (mut block, mut scored) = (Block::default(), Scored::default());
@@ -46,7 +46,7 @@ impl FeatureValues {
         Ok(pool)
     }
 
-    pub fn features(&self) -> usize {
+    pub(crate) fn features(&self) -> usize {
         self.values.len()
     }
 
@@ -64,7 +64,7 @@ impl FeatureValues {
 
     /// Appends the scores of some rows of a block, without each of the features in turn; `place` is
     /// the number of the file and of the first row of the block.
-    pub fn scores(
+    pub(crate) fn scores(
         &self,
         scorer: &Scorer,
         block: &mut Block,

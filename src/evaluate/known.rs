@@ -21,7 +21,7 @@ const BY_CHANCE: f64 = 0.01;
 const SOME: f64 = 3.0;
 
 /// File, compared with the training data of the model.
-pub struct Known<'c> {
+pub(crate) struct Known<'c> {
     /// The same file among those that were trained on.
     pub file: Option<&'c DataFile>,
     /// Parts that are evaluated.
@@ -34,7 +34,7 @@ pub struct Known<'c> {
 ///
 /// # Errors
 /// Input, where a file holds training events whose part cannot be found again.
-pub fn known<'c>(
+pub(crate) fn known<'c>(
     comm: &dyn Communicator,
     scorer: &'c Scorer,
     sketches: &ModelSketches,

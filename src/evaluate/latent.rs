@@ -27,13 +27,19 @@ struct LatentEvent {
 
 /// Sampled events by class.
 #[derive(Debug, Default)]
-pub struct LatentSample {
+pub(crate) struct LatentSample {
     of: [Vec<LatentEvent>; 2], // gammas, hadrons
 }
 
 impl LatentSample {
     /// Considers an event, by the number of its file and its row.
-    pub fn consider(&mut self, class: Class, place: [u64; 2], weight: f64, features: &[f32]) {
+    pub(crate) fn consider(
+        &mut self,
+        class: Class,
+        place: [u64; 2],
+        weight: f64,
+        features: &[f32],
+    ) {
         let key = Stream::new(0, "latent points", &[place[0]]).bits(place[1]);
         let chosen = &mut self.of[usize::from(class == Class::Hadron)];
         chosen.push(LatentEvent { key, weight, features: features.to_vec() });
@@ -43,7 +49,11 @@ impl LatentSample {
     }
 
     /// Merges the samples of all ranks, on every rank.
-    pub fn gather(mut self, comm: &dyn Communicator, features: usize) -> Result<LatentSample> {
+    pub(crate) fn gather(
+        mut self,
+        comm: &dyn Communicator,
+        features: usize,
+    ) -> Result<LatentSample> {
         let width = 16 + 4 * features;
         let mut all = LatentSample::default();
         for (mine, all) in self.of.iter_mut().zip(&mut all.of) {
@@ -63,7 +73,7 @@ impl LatentSample {
     }
 
     /// Returns the latent points of the events in each flow of a model.
-    pub fn latent(&self, card: &Card, model: &Model) -> Vec<LatentPoints> {
+    pub(crate) fn latent(&self, card: &Card, model: &Model) -> Vec<LatentPoints> {
         let names: Vec<String> = card.features.iter().map(|f| f.feature.name.clone()).collect();
         let signed = |d: &usize| card.features[*d].feature.transform == Transform::Signed;
         let signed: Vec<usize> = (0..names.len()).filter(signed).collect();

@@ -10,7 +10,7 @@ const LEAST_SCORED: f64 = 0.01;
 const MOST_UNUSABLE: f64 = 0.01;
 
 /// Returns a warning for each class that has few scores, or many values that cannot be used.
-pub fn warnings(evaluation: &Evaluation) -> Vec<String> {
+pub(crate) fn warnings(evaluation: &Evaluation) -> Vec<String> {
     let Some(before) = evaluation.about.before_cuts else { return Vec::new() };
     let classes = [Class::Gamma, Class::Hadron];
     classes.into_iter().filter_map(|class| warning(evaluation, class, before)).collect()

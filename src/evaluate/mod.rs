@@ -13,7 +13,7 @@ mod results;
 mod sources;
 mod warnings;
 
-pub use parts::EvaluatedParts;
+pub(crate) use parts::EvaluatedParts;
 
 use crate::comm::{Communicator, is_root, mark_shared, sync_result, watch};
 use crate::config::{Class, Hardware, Observation};
@@ -40,12 +40,12 @@ use warnings::Warnings;
 
 /// Rows read at a time; window w of a file belongs to rank w mod ranks.
 const WINDOW: u64 = 65_536;
-pub const EVALUATION: &str = "evaluation.json";
+pub(crate) const EVALUATION: &str = "evaluation.json";
 
 /// Settings of an evaluation.
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools)] // independent flags of the command line
-pub struct Options {
+pub(crate) struct Options {
     pub model: PathBuf,
     /// Files with a class column.
     pub files: Vec<PathBuf>,
@@ -73,7 +73,7 @@ pub struct Options {
 }
 
 /// Scores all files and writes `evaluation.json`; every rank gets the evaluation.
-pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
+pub(crate) fn run(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
     let kind = OutputKind::Json(FORMAT);
     sync_result(comm, kind.refuse_existing(&path, options.overwrite))?;

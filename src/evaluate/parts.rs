@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// Part of the split that is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EvaluatedParts {
+pub(crate) enum EvaluatedParts {
     /// The test part of files the model was trained on, all of others.
     Default,
     Only(Part),
@@ -17,7 +17,7 @@ pub enum EvaluatedParts {
 }
 
 impl EvaluatedParts {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             EvaluatedParts::Default => "default",
             EvaluatedParts::All => "all",

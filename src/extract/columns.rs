@@ -10,7 +10,7 @@ use crate::hillas::{AtPosition, Parameters, rotated, status};
 type Own = (&'static str, &'static str, fn(&ParametrisedImage) -> f64);
 
 /// Parameters and islands of an image.
-pub struct ParametrisedImage {
+pub(crate) struct ParametrisedImage {
     pub parameters: Parameters,
     pub islands: u32,
     pub largest_share: f64,
@@ -83,19 +83,19 @@ impl ColumnLayout {
     }
 
     /// Returns whether there is a column, or it is `status`.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         name == "status" || self.names.iter().any(|(own, _)| own == name)
     }
 
     /// Returns the columns to write.
-    pub fn specs(&self) -> impl Iterator<Item = ColumnSpec> {
+    pub(crate) fn specs(&self) -> impl Iterator<Item = ColumnSpec> {
         self.names
             .iter()
             .map(|(name, unit)| ColumnSpec::new(name.clone(), ColumnType::F32, Some(unit)))
     }
 
     /// Fills the row of one image and returns its status.
-    pub fn fill(
+    pub(crate) fn fill(
         &self,
         image: &ParametrisedImage,
         source: Option<[f64; 2]>,

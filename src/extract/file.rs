@@ -31,7 +31,7 @@ const BLOCKS_AHEAD: usize = 2;
 ///
 /// # Errors
 /// `Usage` for an unknown name; `Input` for an invalid camera file.
-pub fn requested_camera(options: &Options) -> Result<Option<Camera>> {
+pub(crate) fn requested_camera(options: &Options) -> Result<Option<Camera>> {
     let Some(text) = &options.camera else { return Ok(None) };
     let path = Path::new(text);
     let is_name = !path.is_file() && path.extension().is_none() && path.components().count() < 2;
@@ -44,7 +44,7 @@ pub fn requested_camera(options: &Options) -> Result<Option<Camera>> {
 }
 
 /// Extractor of the files of a rank.
-pub struct FileExtractor<'a> {
+pub(crate) struct FileExtractor<'a> {
     pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     /// The output folder when the extraction began.
@@ -62,7 +62,11 @@ impl FileExtractor<'_> {
     /// # Errors
     /// `Input` if the images or the settings for them are not valid; `Environment` if the system
     /// fails; `Stopped` after a stop request.
-    pub fn extract(&self, input: &Path, output: &Path) -> Result<(ExtractedFile, Option<String>)> {
+    pub(crate) fn extract(
+        &self,
+        input: &Path,
+        output: &Path,
+    ) -> Result<(ExtractedFile, Option<String>)> {
         let FileExtractor { comm, options, camera, settings, .. } = *self;
         let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
         let stamp = Stamp::of(input);

@@ -32,7 +32,7 @@ pub(super) struct ColumnPlan {
 
 impl ColumnPlan {
     /// Returns the columns: keys, parameters, copied columns, source position, status, class.
-    pub fn new(set: &ImageSet, options: &Options) -> ColumnPlan {
+    pub(crate) fn new(set: &ImageSet, options: &Options) -> ColumnPlan {
         let find = |name: &str| set.columns.iter().position(|(known, _)| known == name);
         let columns = find("source_x").zip(find("source_y")).map(|(x, y)| [x, y]);
         let source = match (options.random_source, columns, options.source) {
@@ -66,7 +66,7 @@ impl ColumnPlan {
 
     /// Returns the source positions x and y (rows) of a block for the output [deg]; empty
     /// without a source.
-    pub fn sources(&self, block: &ImageBlock) -> [Vec<f32>; 2] {
+    pub(crate) fn sources(&self, block: &ImageBlock) -> [Vec<f32>; 2] {
         match self.source {
             SourceChoice::None => [Vec::new(), Vec::new()],
             SourceChoice::Columns(columns) => columns.map(|c| block.columns[c].clone()),

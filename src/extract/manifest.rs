@@ -5,7 +5,7 @@
 
 use crate::dataset::failures::FailedFile;
 use crate::dataset::output::extraction::FORMAT;
-pub use crate::dataset::output::extraction::MANIFEST;
+pub(crate) use crate::dataset::output::extraction::MANIFEST;
 use crate::dataset::output::ledger::{self, ListedFile};
 use crate::error::{Fault, Result};
 use crate::hillas::STATUS_BITS;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Files of earlier runs.
-pub type EarlierExtractions = crate::dataset::output::earlier::EarlierFiles<ExtractedFile>;
+pub(crate) type EarlierExtractions = crate::dataset::output::earlier::EarlierFiles<ExtractedFile>;
 
 /// Entry of one extracted file in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl ListedFile for ExtractedFile {
 
 impl Summary {
     /// Returns the summary of a complete extraction.
-    pub fn new(
+    pub(crate) fn new(
         settings: &str,
         files: Vec<ExtractedFile>,
         failed: BTreeMap<String, FailedFile>,
@@ -86,7 +86,7 @@ impl Summary {
     }
 
     /// Returns whether a manifest is that of an extraction, complete or not.
-    pub fn is_at(path: &Path) -> bool {
+    pub(crate) fn is_at(path: &Path) -> bool {
         Summary::read(path).is_ok_and(|summary| summary.is_some())
     }
 
@@ -94,7 +94,7 @@ impl Summary {
     ///
     /// # Errors
     /// `Input` if it cannot be read, or is not the manifest of an extraction.
-    pub fn read(path: &Path) -> Result<Option<Summary>> {
+    pub(crate) fn read(path: &Path) -> Result<Option<Summary>> {
         let Some(summary) = ledger::read_manifest::<Summary>(path)? else { return Ok(None) };
         if summary.format != FORMAT {
             return Err(ledger::unreadable_manifest(

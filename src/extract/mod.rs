@@ -12,11 +12,11 @@ mod file;
 mod file_columns;
 mod manifest;
 mod resume;
-pub mod verify;
+pub(crate) mod verify;
 
 pub use block::{Extractor, ParameterRows};
 pub use columns::ColumnLayout;
-pub use manifest::{ExtractedFile, MANIFEST, Summary};
+pub(crate) use manifest::{ExtractedFile, MANIFEST, Summary};
 
 use crate::comm::{
     Communicator, StopFlag, any_rank, is_root, mark_shared, preflight, sync_result, value_of_root,

@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Root attribute of an output with the hash of its settings.
-pub const SETTINGS: &str = "settings_blake3";
+pub(crate) const SETTINGS: &str = "settings_blake3";
 
 /// Returns the hash of all settings on which an output depends, besides its input.
-pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
+pub(crate) fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm(), camera.radius_deg()));
     let Options { cleaning, source, random_source, positions, class, .. } = options;
@@ -41,7 +41,7 @@ pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
 /// # Errors
 /// `Usage` if other files of the folder were extracted with other settings, or an existing file
 /// is not an output of an extraction.
-pub fn prepare(
+pub(crate) fn prepare(
     assignment: &Assignment,
     options: &Options,
     settings: &str,
@@ -110,14 +110,14 @@ fn earlier(
 
 /// State of one file before the extraction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum FileState {
+pub(crate) enum FileState {
     Finished(ExtractedFile),
     Left,
     Failed(Failure),
 }
 
 /// Surveyor of the files before the extraction.
-pub struct ExtractionSurveyor<'a> {
+pub(crate) struct ExtractionSurveyor<'a> {
     pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     pub settings: &'a str,
@@ -131,7 +131,7 @@ impl ExtractionSurveyor<'_> {
     ///
     /// # Errors
     /// `Environment` if the system fails to read a file; `Stopped` after a stop request.
-    pub fn survey(&self, assignment: &Assignment) -> Result<Vec<FileState>> {
+    pub(crate) fn survey(&self, assignment: &Assignment) -> Result<Vec<FileState>> {
         let entries: Entries<ExtractedFile> = ledger::read(&self.options.output)?.entries;
         assignment.survey(self.comm, |job| {
             self.stop.refuse_if_requested()?;

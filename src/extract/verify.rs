@@ -12,7 +12,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// `Input` if the extraction is not complete.
-pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<OutputVerification> {
+pub(crate) fn verify(comm: &dyn Communicator, folder: &Path) -> Result<OutputVerification> {
     let read = Summary::read(&folder.join(MANIFEST)).and_then(|summary| {
         summary.filter(|summary| summary.complete).ok_or_else(|| {
             Fault::new("the extraction is not complete")

@@ -154,7 +154,7 @@ impl Camera {
     }
 
     /// Returns the number of pixels.
-    pub fn pixels(&self) -> usize {
+    pub(crate) fn pixels(&self) -> usize {
         self.x_cm.len()
     }
 
@@ -174,18 +174,18 @@ impl Camera {
     }
 
     /// Returns the plate scale [deg/cm].
-    pub fn deg_per_cm(&self) -> f64 {
+    pub(crate) fn deg_per_cm(&self) -> f64 {
         self.deg_per_cm
     }
 
     /// Returns the distance of the farthest pixel from the camera centre [deg].
-    pub fn radius_deg(&self) -> f64 {
+    pub(crate) fn radius_deg(&self) -> f64 {
         let of = |(x, y): (&f64, &f64)| libm::hypot(*x, *y);
         self.x_cm.iter().zip(&self.y_cm).map(of).fold(0.0, f64::max) * self.deg_per_cm
     }
 
     /// Returns the distance of neighbouring pixels [deg].
-    pub fn pitch_deg(&self) -> f64 {
+    pub(crate) fn pitch_deg(&self) -> f64 {
         self.pitch_cm * self.deg_per_cm
     }
 
@@ -195,7 +195,7 @@ impl Camera {
     }
 
     /// Returns whether a pixel has fewer neighbours than inner pixels.
-    pub fn is_edge(&self, pixel: usize) -> bool {
+    pub(crate) fn is_edge(&self, pixel: usize) -> bool {
         self.edge[pixel]
     }
 }

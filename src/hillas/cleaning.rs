@@ -64,7 +64,7 @@ impl Cleaning {
     ///
     /// # Errors
     /// `Usage` with the invalid thresholds.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let (CleaningThresholds::Fixed { high, low } | CleaningThresholds::Sigma { high, low }) =
             self.thresholds
         else {
@@ -131,7 +131,7 @@ impl Cleaner {
 
     /// Sets the pedestal σ (pixels) of the next images [p.e.]. A pixel whose σ is not a positive
     /// finite number is dead and never part of an image.
-    pub fn set_sigma(&mut self, sigma: &[f32]) {
+    pub(crate) fn set_sigma(&mut self, sigma: &[f32]) {
         let CleaningThresholds::Sigma { high, low } = self.cleaning.thresholds else { return };
         let comparison = self.cleaning.comparison;
         self.sigma_low.clear();

@@ -22,18 +22,18 @@ pub const STATUS_BITS: [(u32, &str); 6] = [
 pub mod status {
     /// No pixel survived the cleaning, or the sum of charges is not positive: size is 0 and all
     /// other parameters are NaN.
-    pub const EMPTY: u32 = 1;
+    pub(crate) const EMPTY: u32 = 1;
     /// At most three pixels: too few for a meaningful shape, but its parameters are computed.
-    pub const SMALL: u32 = 2;
+    pub(crate) const SMALL: u32 = 2;
     /// All pixels are on one line: the width is 0, moments across the axis are NaN.
-    pub const LINE: u32 = 4;
+    pub(crate) const LINE: u32 = 4;
     /// No major axis (one pixel, or a round image): `axis`, `alpha` and all parameters that
     /// depend on the axis are NaN.
-    pub const ROUND: u32 = 8;
+    pub(crate) const ROUND: u32 = 8;
     /// The centroid is on a reference point: its `alpha` is NaN, its `dist` is 0.
-    pub const AT_REFERENCE: u32 = 16;
+    pub(crate) const AT_REFERENCE: u32 = 16;
     /// A charge is not finite, or a charge of an image cleaned elsewhere is negative.
-    pub const BROKEN: u32 = 32;
+    pub(crate) const BROKEN: u32 = 32;
 }
 
 /// Largest number of pixels without a meaningful shape.
@@ -199,12 +199,12 @@ impl Parameters {
     }
 
     /// Returns whether a pixel of the image is at the edge of the camera.
-    pub fn is_at_edge(&self) -> bool {
+    pub(crate) fn is_at_edge(&self) -> bool {
         self.leakage > 0.0
     }
 
     /// Returns the parameters relative to a reference point [deg].
-    pub fn at(&self, reference: [f64; 2]) -> AtPosition {
+    pub(crate) fn at(&self, reference: [f64; 2]) -> AtPosition {
         let axis = ImageAxis { centroid: [self.x, self.y], direction: self.axis };
         let seen = axis.relative_to(reference);
         let (x, y) = (self.x - reference[0], self.y - reference[1]);

@@ -23,7 +23,7 @@ pub struct Rotation {
 impl Rotation {
     /// Returns the rotation by `k` of `count` equal steps. TAIGA estimates its background at
     /// such positions: 1 ON and `count` − 1 OFF.
-    pub fn step(k: usize, count: usize) -> Rotation {
+    pub(crate) fn step(k: usize, count: usize) -> Rotation {
         // Multiples of a right angle are exact; half a turn gives the anti-source.
         match 4 * k % (4 * count) {
             0 => Rotation { cos: 1.0, sin: 0.0 },
@@ -35,7 +35,7 @@ impl Rotation {
     }
 
     /// Returns the rotation by an angle [deg].
-    pub fn degrees(angle: f64) -> Rotation {
+    pub(crate) fn degrees(angle: f64) -> Rotation {
         let quarters = angle / 90.0;
         if quarters.fract() == 0.0 {
             return Rotation::step(quarters.rem_euclid(4.0) as usize, 4);
@@ -50,7 +50,7 @@ impl Rotation {
 
     /// Returns the rotated point.
     #[inline(always)]
-    pub fn of(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+    pub(crate) fn of(&self, [x, y]: [f64; 2]) -> [f64; 2] {
         [self.cos * x - self.sin * y, self.sin * x + self.cos * y]
     }
 }
@@ -116,7 +116,7 @@ impl RelativePosition {
     /// Returns the skewness along the axis, positive if the tail points away from the reference
     /// point. `along_axis` is the skewness in the direction of the axis.
     #[inline(always)]
-    pub fn skewness(&self, along_axis: f64) -> f64 {
+    pub(crate) fn skewness(&self, along_axis: f64) -> f64 {
         if self.along < 0.0 { -along_axis } else { along_axis }
     }
 }

@@ -179,12 +179,12 @@ const NAMED: f64 = 0.1;
 
 impl HadronComparison {
     /// Returns whether the comparison classifier separates the two.
-    pub fn differs(&self) -> bool {
+    pub(crate) fn differs(&self) -> bool {
         self.auc.is_some_and(|auc| auc > TELLS_APART)
     }
 
     /// Returns the warning for different hadrons.
-    pub fn warning(&self) -> String {
+    pub(crate) fn warning(&self) -> String {
         let mut named: Vec<&ComparedFeature> =
             self.features.iter().filter(|f| f.psi > NAMED || f.ks > NAMED).collect();
         named.sort_by(|a, b| b.ks.total_cmp(&a.ks));
@@ -204,7 +204,7 @@ impl HadronComparison {
 
 impl OffSourceCard {
     /// Returns the fold of a run.
-    pub fn fold_of(seed: u64, run: i64, folds: u64) -> u64 {
+    pub(crate) fn fold_of(seed: u64, run: i64, folds: u64) -> u64 {
         Stream::new(seed, "fold of a run", &[]).bits(run as u64) % folds.max(1)
     }
 
@@ -216,7 +216,7 @@ impl OffSourceCard {
 
 impl FlowCard {
     /// Creates the card of a flow with its index sets.
-    pub fn new(class: Class, spec: &FlowSpec) -> FlowCard {
+    pub(crate) fn new(class: Class, spec: &FlowSpec) -> FlowCard {
         let splits = (0..spec.blocks).map(|block| spec.split(block)).collect();
         FlowCard { class, spec: spec.clone(), splits }
     }
@@ -224,7 +224,7 @@ impl FlowCard {
 
 impl Card {
     /// Returns the mode for messages: "one-class, gammas normal".
-    pub fn mode_text(&self) -> String {
+    pub(crate) fn mode_text(&self) -> String {
         match self.normal {
             Some(class) => format!("{}, {class}s normal", self.mode.name()),
             None => self.mode.name().to_string(),
@@ -232,7 +232,7 @@ impl Card {
     }
 
     /// Returns the score as a formula: "log p", "−log p", "log p(gamma) − log p(hadron)".
-    pub fn score_text(&self) -> String {
+    pub(crate) fn score_text(&self) -> String {
         let names: Vec<&String> = self.flows_in_order().map(|(name, _)| name).collect();
         match (names.as_slice(), self.score_class()) {
             ([first, second], Class::Gamma) => format!("log p({first}) − log p({second})"),
@@ -243,7 +243,7 @@ impl Card {
     }
 
     /// Returns the class for which the first flow gives a high log p.
-    pub fn score_class(&self) -> Class {
+    pub(crate) fn score_class(&self) -> Class {
         let only = || self.flows.values().next().map_or(Class::Gamma, |flow| flow.class);
         self.normal.unwrap_or(if self.flows.len() == 1 { only() } else { Class::Gamma })
     }

@@ -1,6 +1,6 @@
 //! Models: initial parameters, card, model file, and synthetic anomalies.
 
-pub mod anomalies;
+pub(crate) mod anomalies;
 mod card;
 mod init;
 mod reference;
@@ -12,5 +12,5 @@ pub use card::{
     VERSION_WITH_BINS, VERSION_WITH_NORMALS, VERSION_WITH_REFERENCE, VERSION_WITH_WEIGHT,
 };
 pub use init::initial_params;
-pub use reference::{ClassReference, FRACTIONS, Reference, SketchCard};
+pub(crate) use reference::{ClassReference, FRACTIONS, Reference, SketchCard};
 pub use store::{Model, ModelSketches};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Fractions of the quantiles in a new card.
-pub const FRACTIONS: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
+pub(crate) const FRACTIONS: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
 
 /// Training events of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ pub struct SketchCard {
 
 impl SketchCard {
     /// Returns the card of a sketch; `None` if nothing was inserted.
-    pub fn of(sketch: &Sketch) -> Option<SketchCard> {
+    pub(crate) fn of(sketch: &Sketch) -> Option<SketchCard> {
         (sketch.names > 0).then(|| SketchCard {
             names: sketch.names,
             one_in: sketch.shape.one_in,
@@ -81,7 +81,7 @@ impl SketchCard {
     ///
     /// # Errors
     /// Input error if the bits differ from those that were written.
-    pub fn sketch(&self, bits: &[u8]) -> Result<Sketch> {
+    pub(crate) fn sketch(&self, bits: &[u8]) -> Result<Sketch> {
         let found = blake3::hash(bits).to_hex().to_string();
         if bits.len() as u64 != self.bytes || found != self.blake3 {
             return Err(Fault::new("the model file is damaged")
@@ -150,7 +150,7 @@ impl Reference {
     /// Returns the bounds to compare events of a class with. Without a class, or for a class that
     /// was not trained on, these are the ranges of all classes together. `flows` has the classes of
     /// the flows, in their order.
-    pub fn bounds(
+    pub(crate) fn bounds(
         &self,
         features: &[ScaledFeature],
         flows: &[Class],
@@ -176,7 +176,7 @@ impl Reference {
     }
 
     /// Returns the quantiles of a class, if it was trained on.
-    pub fn of(&self, class: Class) -> Option<&ClassReference> {
+    pub(crate) fn of(&self, class: Class) -> Option<&ClassReference> {
         self.classes.iter().find(|of| of.class == class)
     }
 
@@ -184,7 +184,7 @@ impl Reference {
     ///
     /// # Errors
     /// Input error if quantiles are missing, not finite or not ascending.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let count = self.fractions.len();
         let fractions = count >= 2 && is_ascending(&self.fractions);
         let classes = self.classes.iter().all(|class| class.is_valid(count));

@@ -75,7 +75,7 @@ impl Model {
     ///
     /// # Errors
     /// Environment error if the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<String> {
+    pub(crate) fn save(&self, path: &Path) -> Result<String> {
         let bytes = self.to_bytes()?;
         storage::write_file(path, &bytes)?;
         Ok(blake3::hash(&bytes).to_hex().to_string())

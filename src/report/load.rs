@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Name of the page in run folders and evaluation folders.
-pub const PAGE: &str = "report.html";
+pub(crate) const PAGE: &str = "report.html";
 /// Size limit of a text file.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
@@ -23,7 +23,7 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// `Usage` for a folder that adds nothing to the page.
-pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
+pub(crate) fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
     let mut inputs = ReportInputs::default();
     let mut seen = BTreeSet::new();
     for folder in folders {
@@ -123,7 +123,7 @@ fn nothing_to_report(folder: &Path) -> Error {
 ///
 /// # Errors
 /// `Usage` if the page exists and may not be replaced, `Environment` if the disk fails.
-pub fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
+pub(crate) fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
     OutputKind::Page.refuse_existing(output, overwrite)?;
     storage::write_file(output, super::page(inputs)?.as_bytes())
 }

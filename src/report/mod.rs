@@ -16,8 +16,8 @@ mod season;
 mod training;
 mod view;
 
-pub use load::{PAGE, load, write};
-pub use season::{SEASON_PAGE, write_season};
+pub(crate) use load::{PAGE, load, write};
+pub(crate) use season::{SEASON_PAGE, write_season};
 
 use crate::error::{Fault, Result};
 use crate::metrics::EpochMetrics;
@@ -29,7 +29,7 @@ use minijinja::{Environment, UndefinedBehavior};
 const TEMPLATE: &str = "page.html";
 
 #[derive(Debug, Clone, Default)]
-pub struct ReportInputs {
+pub(crate) struct ReportInputs {
     pub title: String,
     pub run: Option<RunData>,
     pub evaluations: Vec<Evaluation>,
@@ -38,7 +38,7 @@ pub struct ReportInputs {
 
 /// Content of a run folder.
 #[derive(Debug, Clone, Default)]
-pub struct RunData {
+pub(crate) struct RunData {
     /// The effective configuration (TOML).
     pub configuration: String,
     pub provenance: serde_json::Value,
@@ -48,7 +48,7 @@ pub struct RunData {
 }
 
 /// Returns the whole document.
-pub fn page(inputs: &ReportInputs) -> Result<String> {
+pub(crate) fn page(inputs: &ReportInputs) -> Result<String> {
     render(&view::Page::of(inputs)?)
 }
 

@@ -15,7 +15,7 @@ use crate::storage;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub type EarlierScores = crate::dataset::output::earlier::EarlierFiles<ScoredFile>;
+pub(crate) type EarlierScores = crate::dataset::output::earlier::EarlierFiles<ScoredFile>;
 
 /// Reads the manifest of `options.output`; `listed` are all files of this run, also those of
 /// other shards, and `settings` is the hash of its settings. Failures that the manifests of
@@ -23,7 +23,7 @@ pub type EarlierScores = crate::dataset::output::earlier::EarlierFiles<ScoredFil
 ///
 /// # Errors
 /// `Usage` if other files of the folder were scored by another model or with other settings.
-pub fn read(
+pub(crate) fn read(
     options: &Options,
     listed: &Assignment,
     model: &str,
@@ -66,7 +66,7 @@ pub fn read(
 
 /// Marks the scoring as incomplete: the manifest then lists only the files of other runs, or is
 /// removed if there are none.
-pub fn begin(earlier: &EarlierScores, options: &Options, summary: Summary) -> Result<()> {
+pub(crate) fn begin(earlier: &EarlierScores, options: &Options, summary: Summary) -> Result<()> {
     let manifest = options.output.join(MANIFEST);
     if earlier.files.is_empty() {
         return storage::remove_file(&manifest);
@@ -76,7 +76,7 @@ pub fn begin(earlier: &EarlierScores, options: &Options, summary: Summary) -> Re
 }
 
 /// Adds the files of other runs to those of this one.
-pub fn merged(earlier: &EarlierScores, mut summary: Summary) -> Summary {
+pub(crate) fn merged(earlier: &EarlierScores, mut summary: Summary) -> Summary {
     earlier.add_to(&mut summary.files, &mut summary.failed);
     summary.rows = summary.files.iter().map(|file| file.rows).sum();
     let scored: BTreeSet<&str> = summary.files.iter().map(|file| file.output.as_str()).collect();

@@ -15,7 +15,7 @@ const LARGEST_FILE: u64 = 16 << 20;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EnergyTable {
+pub(crate) struct EnergyTable {
     log10_size: Vec<f64>,
     dist: Vec<f64>,
     log10_energy: Vec<Vec<f64>>, // (sizes, dists)
@@ -25,7 +25,7 @@ pub struct EnergyTable {
 }
 
 impl EnergyTable {
-    pub fn load(path: &Path) -> Result<EnergyTable> {
+    pub(crate) fn load(path: &Path) -> Result<EnergyTable> {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the energy table").file(path).found(e).usage()
         };
@@ -58,7 +58,7 @@ impl EnergyTable {
     }
 
     /// Returns the energy [TeV] at a size [p.e.] and dist [deg]; NaN outside of the table.
-    pub fn energy(&self, size: f64, dist: f64) -> f64 {
+    pub(crate) fn energy(&self, size: f64, dist: f64) -> f64 {
         let (Some((i, u)), Some((j, v))) =
             (place(&self.log10_size, libm::log10(size)), place(&self.dist, dist))
         else {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// Contents of the manifests of the extractions; the same on all ranks.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Extracted {
+pub(crate) struct Extracted {
     /// By output: inputs that are in the folder of an extraction, but not in its manifest.
     unlisted: BTreeMap<String, Failure>,
     /// By output: hash of the input when it was extracted.
@@ -30,7 +30,7 @@ impl Extracted {
     ///
     /// # Errors
     /// `Input` if an extraction has not finished.
-    pub fn read(
+    pub(crate) fn read(
         comm: &dyn Communicator,
         listed: &Assignment,
         options: &Options,
@@ -63,7 +63,7 @@ impl Extracted {
     }
 
     /// Returns why the input of an output must not be scored.
-    pub fn failure(&self, output: &str) -> Option<&Failure> {
+    pub(crate) fn failure(&self, output: &str) -> Option<&Failure> {
         self.unlisted.get(output)
     }
 
@@ -71,7 +71,7 @@ impl Extracted {
     ///
     /// # Errors
     /// `Input`.
-    pub fn refuse_altered(&self, output: &str, input: &Path, hash: &str) -> Result<()> {
+    pub(crate) fn refuse_altered(&self, output: &str, input: &Path, hash: &str) -> Result<()> {
         match self.hashes.get(output) {
             Some(recorded) => extraction::refuse_altered(input, recorded, hash),
             None => Ok(()),
@@ -79,12 +79,12 @@ impl Extracted {
     }
 
     /// Returns the files that the extractions should have written, by path.
-    pub fn absent(&self) -> &BTreeMap<String, FailedFile> {
+    pub(crate) fn absent(&self) -> &BTreeMap<String, FailedFile> {
         &self.absent
     }
 
     /// Returns whether a failure of an earlier run is repeated by the manifests read now.
-    pub fn is_outdated(&self, failed: &FailedFile) -> bool {
+    pub(crate) fn is_outdated(&self, failed: &FailedFile) -> bool {
         failed.extraction.as_ref().is_some_and(|extraction| self.whole.contains(extraction))
     }
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 const WITHIN_DEG: f32 = hillas::WITHIN_DEG as f32;
 
 /// Input file with open columns.
-pub struct ScoringInput {
+pub(crate) struct ScoringInput {
     pub file: InputFile,
     reader: TableReader,
     quantities: Vec<String>, // names of those that are read
@@ -30,7 +30,7 @@ pub struct ScoringInput {
 
 /// Findings in the rows of a file.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Quantities whose first values are not plausible.
     pub warnings: Vec<String>,
     /// Least and largest distance of the source from the camera centre [deg].
@@ -44,7 +44,7 @@ impl ScoringInput {
     ///
     /// # Errors
     /// `Input`.
-    pub fn new(mut file: InputFile, plan: &ScoringPlan) -> Result<ScoringInput> {
+    pub(crate) fn new(mut file: InputFile, plan: &ScoringPlan) -> Result<ScoringInput> {
         let table = file.table();
         check_units(&plan.card, table)?;
         check_geometry(plan, table)?;
@@ -68,18 +68,18 @@ impl ScoringInput {
         Ok(ScoringInput { file, reader, quantities, slots, keys, class, warnings })
     }
 
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.file.rows()
     }
 
     /// Returns the portable and the exact stamp of the file.
-    pub fn stamps(&self) -> [String; 2] {
+    pub(crate) fn stamps(&self) -> [String; 2] {
         let stamp = self.file.stamp();
         [stamp.portable(), stamp.exact()]
     }
 
     /// Reads rows into the slots of a block; slots that are not read stay empty.
-    pub fn read(&mut self, rows: Range<u64>, block: &mut Block) -> Result<()> {
+    pub(crate) fn read(&mut self, rows: Range<u64>, block: &mut Block) -> Result<()> {
         // The slots keep their memory from block to block.
         let mut is_read = self.slots.iter();
         block.quantities.retain(|_| is_read.next().is_some_and(|is_read| *is_read));
@@ -112,7 +112,7 @@ impl Facts {
     ///
     /// # Errors
     /// `Input` if the source is too near to the camera centre to be rotated.
-    pub fn look(
+    pub(crate) fn look(
         &mut self,
         rows: &ScoredRows,
         at: &AtPositions,
@@ -154,7 +154,7 @@ impl Facts {
     }
 
     /// Adds the facts of other rows of the same file.
-    pub fn merge(&mut self, other: &Facts) {
+    pub(crate) fn merge(&mut self, other: &Facts) {
         self.warnings.extend(other.warnings.iter().cloned());
         self.compared += other.compared;
         self.different += other.different;
@@ -165,13 +165,13 @@ impl Facts {
     }
 
     /// Returns the facts as numbers, for the attributes of a piece.
-    pub fn to_numbers(&self) -> Vec<f64> {
+    pub(crate) fn to_numbers(&self) -> Vec<f64> {
         let counts = [self.compared as f64, self.different as f64];
         counts.into_iter().chain(self.offset.into_iter().flatten()).collect()
     }
 
     /// Returns the facts of a piece from its numbers and its warnings.
-    pub fn from_numbers(numbers: &[f64], warnings: Vec<String>) -> Facts {
+    pub(crate) fn from_numbers(numbers: &[f64], warnings: Vec<String>) -> Facts {
         let offset = numbers.get(2).zip(numbers.get(3)).map(|(a, b)| [*a, *b]);
         let count = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
         Facts { warnings, offset, compared: count(0), different: count(1) }
@@ -181,7 +181,7 @@ impl Facts {
     ///
     /// # Errors
     /// `Input`.
-    pub fn refuse_wrong_geometry(&self, path: &Path) -> Result<()> {
+    pub(crate) fn refuse_wrong_geometry(&self, path: &Path) -> Result<()> {
         let allowed = MOST_DIFFERENT * self.compared as f64;
         if self.different as f64 <= allowed {
             return Ok(());

@@ -50,15 +50,15 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use survey::{ScoringSurveyor, SurveyedFile};
 
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// Rows read, scored and written at a time, which limits the memory.
-pub const BLOCK_ROWS: u64 = 65_536;
+pub(crate) const BLOCK_ROWS: u64 = 65_536;
 /// Files of more rows may be split between ranks.
-pub const SPLIT_ROWS: u64 = 1 << 20;
+pub(crate) const SPLIT_ROWS: u64 = 1 << 20;
 
 /// Format of the score files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     #[default]
     Hdf5,
     Csv,
@@ -66,7 +66,7 @@ pub enum Format {
 
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools)] // independent flags of the command line
-pub struct Options {
+pub(crate) struct Options {
     pub model: PathBuf,
     pub output: PathBuf,
     pub inputs: Vec<PathBuf>,
@@ -98,7 +98,7 @@ pub struct Options {
 ///
 /// # Errors
 /// The error of the first file if all files fail, and those of refused settings and outputs.
-pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+pub(crate) fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let root = is_root(comm);
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
     let outcome = score_all(comm, options, stop);

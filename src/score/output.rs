@@ -12,18 +12,18 @@ use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub const GROUP: &str = "scores";
-pub const FORMAT: &str = "taiga-flow-scores";
-pub const VERSION: i64 = 1;
+pub(crate) const GROUP: &str = "scores";
+pub(crate) const FORMAT: &str = "taiga-flow-scores";
+pub(crate) const VERSION: i64 = 1;
 /// Version of files with assumed source positions. In version 2, `energy` was one value per event,
 /// at the source, also for events that count at an OFF position.
-pub const VERSION_WITH_POSITIONS: i64 = 3;
+pub(crate) const VERSION_WITH_POSITIONS: i64 = 3;
 /// Format of the pieces of a file, which are merged later.
-pub const PIECE_FORMAT: &str = "taiga-flow-scores-piece";
+pub(crate) const PIECE_FORMAT: &str = "taiga-flow-scores-piece";
 
 /// Origin of an output, as in its attributes: the blake3 of input, model and settings.
 #[derive(Debug, Clone)]
-pub struct Provenance {
+pub(crate) struct Provenance {
     /// Path of the input relative to the root.
     pub name: String,
     pub input: String,
@@ -34,7 +34,7 @@ pub struct Provenance {
 
 /// Numbers of rows by status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StatusCounts {
+pub(crate) struct StatusCounts {
     /// By status bit, over all positions.
     status: [u64; STATUS_BITS.len()],
     /// Without a score at any position.
@@ -47,7 +47,7 @@ pub struct StatusCounts {
 
 impl StatusCounts {
     /// Adds the status (positions, rows) of rows.
-    pub fn add(&mut self, status: &[u32], positions: usize) {
+    pub(crate) fn add(&mut self, status: &[u32], positions: usize) {
         for (count, (bit, _)) in self.status.iter_mut().zip(STATUS_BITS) {
             *count += status.iter().filter(|s| *s & bit != 0).count() as u64;
         }
@@ -60,12 +60,12 @@ impl StatusCounts {
     }
 
     /// Adds the times of rows.
-    pub fn add_times(&mut self, times: &[i64]) {
+    pub(crate) fn add_times(&mut self, times: &[i64]) {
         let implausible = times.iter().filter(|time| !unix_time::is_plausible(**time));
         self.implausible_times += implausible.count() as u64;
     }
 
-    pub fn merge(&mut self, other: &StatusCounts) {
+    pub(crate) fn merge(&mut self, other: &StatusCounts) {
         self.implausible_times += other.implausible_times;
         self.status.iter_mut().zip(other.status).for_each(|(a, b)| *a += b);
         self.unusable += other.unusable;
@@ -73,17 +73,17 @@ impl StatusCounts {
     }
 
     /// Returns the counts by the name of the bit.
-    pub fn by_name(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn by_name(&self) -> BTreeMap<String, u64> {
         let named = STATUS_BITS.iter().zip(self.status);
         named.map(|((_, name), count)| ((*name).to_string(), count)).collect()
     }
 
-    pub fn to_numbers(&self) -> Vec<f64> {
+    pub(crate) fn to_numbers(&self) -> Vec<f64> {
         let more = [&self.unusable, &self.implausible_times, &self.outside];
         self.status.iter().chain(more).map(|n| *n as f64).collect()
     }
 
-    pub fn from_numbers(numbers: &[f64]) -> StatusCounts {
+    pub(crate) fn from_numbers(numbers: &[f64]) -> StatusCounts {
         let at = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
         let [unusable, implausible_times, outside] = [0, 1, 2].map(|i| at(STATUS_BITS.len() + i));
         let mut counts =
@@ -94,7 +94,7 @@ impl StatusCounts {
 }
 
 /// An output file being written.
-pub struct ScoreOutput {
+pub(crate) struct ScoreOutput {
     writer: Writer,
     class: bool,
     /// Index of the key with times, if there is one.
@@ -108,7 +108,7 @@ enum Writer {
 }
 
 impl ScoreOutput {
-    pub fn create(
+    pub(crate) fn create(
         path: &Path,
         format: Format,
         specs: &[ColumnSpec],
@@ -125,7 +125,7 @@ impl ScoreOutput {
         Ok(ScoreOutput { writer, class, time, counts: StatusCounts::default() })
     }
 
-    pub fn append(&mut self, plan: &ScoringPlan, rows: &ScoredRows) -> Result<()> {
+    pub(crate) fn append(&mut self, plan: &ScoringPlan, rows: &ScoredRows) -> Result<()> {
         self.counts.add(&rows.scored.status, plan.width());
         if let Some(times) = self.time.and_then(|key| rows.block.keys.get(key)) {
             self.counts.add_times(times);
@@ -133,7 +133,7 @@ impl ScoreOutput {
         self.append_values(&plan.values(rows, self.class))
     }
 
-    pub fn append_values(&mut self, values: &[ColumnValues]) -> Result<()> {
+    pub(crate) fn append_values(&mut self, values: &[ColumnValues]) -> Result<()> {
         match &mut self.writer {
             Writer::Columns(writer) => writer.append(values),
             Writer::Text(writer) => writer.append(values),
@@ -151,7 +151,7 @@ impl ScoreOutput {
     ///
     /// # Errors
     /// `Internal` if a row is missing.
-    pub fn finish(
+    pub(crate) fn finish(
         self,
         plan: &ScoringPlan,
         rows: u64,
@@ -204,7 +204,7 @@ impl ScoreOutput {
     }
 
     /// Finishes a piece of `rows` rows; `stamps` are the portable and the exact stamp of the input.
-    pub fn finish_piece(
+    pub(crate) fn finish_piece(
         self,
         rows: u64,
         settings: &str,

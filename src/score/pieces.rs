@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Folder within the output folder, removed at the end.
-pub const FOLDER: &str = ".pieces";
+pub(crate) const FOLDER: &str = ".pieces";
 /// Extension of the file with the hash of a piece.
 const HASH_EXTENSION: &str = "blake3";
 /// Length of a hash as text [bytes].
@@ -25,7 +25,7 @@ const HASH_LENGTH: u64 = 64;
 
 /// Returns the row ranges of the pieces of a file. They are whole chunks, so that no chunk is read
 /// twice.
-pub fn cut(rows: u64, bound: u64) -> Vec<(u64, u64)> {
+pub(crate) fn cut(rows: u64, bound: u64) -> Vec<(u64, u64)> {
     let chunk = CHUNK_ROWS as u64;
     let pieces = rows.div_ceil(bound.max(1)).max(1);
     let length = rows.div_ceil(pieces).div_ceil(chunk) * chunk;
@@ -33,18 +33,18 @@ pub fn cut(rows: u64, bound: u64) -> Vec<(u64, u64)> {
 }
 
 /// Returns the folder of the pieces of an output.
-pub fn folder_of(output: &Path, name: &str) -> PathBuf {
+pub(crate) fn folder_of(output: &Path, name: &str) -> PathBuf {
     output.join(FOLDER).join(name)
 }
 
 /// Returns the path of a piece of an output.
-pub fn path_of(output: &Path, name: &str, rows: &Range<u64>) -> PathBuf {
+pub(crate) fn path_of(output: &Path, name: &str, rows: &Range<u64>) -> PathBuf {
     folder_of(output, name).join(format!("{}-{}.h5", rows.start, rows.end))
 }
 
 /// Returns whether a piece is complete, has its recorded hash, and was made with these settings
 /// from the file as it is. `progress` is called while the piece is hashed.
-pub fn is_finished(
+pub(crate) fn is_finished(
     path: &Path,
     (settings, stamp): (&str, &str),
     rows: &Range<u64>,
@@ -56,7 +56,7 @@ pub fn is_finished(
 }
 
 /// Records the hash of a piece, which completes it.
-pub fn record_hash(path: &Path, progress: impl Fn()) -> Result<()> {
+pub(crate) fn record_hash(path: &Path, progress: impl Fn()) -> Result<()> {
     let hash = hash_text(&hash_file_with_progress(path, progress)?);
     storage::write_file(&hash_path(path), hash.as_bytes())
 }
@@ -74,7 +74,7 @@ fn hash_path(piece: &Path) -> PathBuf {
 /// Removes the pieces of an output that an earlier start made from a different file, or from the
 /// input before a change. The portable stamp, which ranks on different hosts compare, does not
 /// show such a change.
-pub fn remove_stale(folder: &Path, input: &Path) -> Result<()> {
+pub(crate) fn remove_stale(folder: &Path, input: &Path) -> Result<()> {
     let exact = Stamp::of(input).map(|stamp| stamp.exact());
     for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()) {
         if path.extension().is_some_and(|extension| extension == HASH_EXTENSION) {
@@ -102,7 +102,7 @@ fn open(path: &Path, settings: &str, stamp: &str) -> Option<FinishedFile> {
 ///
 /// # Errors
 /// `Input` if a piece is missing or was changed since it was written.
-pub fn merge(
+pub(crate) fn merge(
     paths: &[(PathBuf, Range<u64>)],
     (settings, stamp): (&str, &str),
     specs: &[ColumnSpec],

@@ -24,7 +24,7 @@ use std::path::Path;
 const LONGEST_HEADER: u64 = 65_536;
 
 /// Returns the hash of everything that determines an output except its input.
-pub fn settings_hash(
+pub(crate) fn settings_hash(
     model: &str,
     schema: &Schema,
     options: &Options,
@@ -44,7 +44,7 @@ pub fn settings_hash(
 
 /// Returns the hash of the settings that all outputs of a folder share: those of [`settings_hash`]
 /// without the schema, which may differ between files.
-pub fn shared_settings(options: &Options, plan: &ScoringPlan) -> String {
+pub(crate) fn shared_settings(options: &Options, plan: &ScoringPlan) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let text =
         format!("{version}\n{:?}\n{:?}\n{}", options.score, options.format, plan.energy_blake3());
@@ -56,7 +56,7 @@ pub fn shared_settings(options: &Options, plan: &ScoringPlan) -> String {
 ///
 /// # Errors
 /// `Usage`.
-pub fn prepare(
+pub(crate) fn prepare(
     assignment: &Assignment,
     options: &Options,
     model: &str,
@@ -97,19 +97,19 @@ fn output_kind(format: Format) -> OutputKind {
 }
 
 /// Creates the folders of the outputs.
-pub fn begin(jobs: &[&Job]) -> Result<()> {
+pub(crate) fn begin(jobs: &[&Job]) -> Result<()> {
     let parents: BTreeSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
     parents.into_iter().try_for_each(storage::create_folder)
 }
 
 /// Removes temporary files of killed jobs from the output folder.
-pub fn remove_leftovers(options: &Options) -> Result<()> {
+pub(crate) fn remove_leftovers(options: &Options) -> Result<()> {
     let is_locked = options.shard.1 == 1;
     storage::remove_dead_parts_below(&options.output, is_locked)
 }
 
 /// An output that is kept.
-pub struct KeptOutput {
+pub(crate) struct KeptOutput {
     pub file: ScoredFile,
     /// Whether a ledger lists it.
     pub in_ledger: bool,
@@ -121,7 +121,7 @@ pub struct KeptOutput {
 ///
 /// # Errors
 /// `Usage` if the file is not the output of this input and these settings, or was changed.
-pub fn finished(
+pub(crate) fn finished(
     job: &Job,
     format: Format,
     (settings, input_blake3): (&str, &str),

@@ -19,7 +19,7 @@ const MOST_TASKS: usize = 64;
 
 /// A unit of work; `job` is the index of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Task {
+pub(crate) enum Task {
     /// A whole file.
     File { job: usize },
     /// A range of rows of a file, written to a separate file.
@@ -29,17 +29,17 @@ pub enum Task {
 }
 
 /// A task and its approximate duration [ns].
-pub type Costed = (Task, u64);
+pub(crate) type Costed = (Task, u64);
 
 impl Task {
-    pub fn job(&self) -> usize {
+    pub(crate) fn job(&self) -> usize {
         match self {
             Task::File { job } | Task::Piece { job, .. } | Task::Merge { job } => *job,
         }
     }
 
     /// Returns the rows to score, of a file with `all` rows.
-    pub fn rows(&self, all: u64) -> Range<u64> {
+    pub(crate) fn rows(&self, all: u64) -> Range<u64> {
         match self {
             Task::File { .. } => 0..all,
             Task::Piece { rows, .. } => rows.0..rows.1,
@@ -132,7 +132,7 @@ impl Manager {
 }
 
 /// Tasks of one rank, and its connection to rank 0.
-pub struct WorkQueue<'a> {
+pub(crate) struct WorkQueue<'a> {
     comm: &'a dyn Communicator,
     manager: Option<Manager>,
     at_hand: VecDeque<Costed>,
@@ -148,7 +148,7 @@ const FAILED: u8 = 3;
 impl<'a> WorkQueue<'a> {
     /// Creates the queue of a rank. All ranks pass the same tasks; `merges` is the cost of merging
     /// each file.
-    pub fn new(
+    pub(crate) fn new(
         comm: &'a dyn Communicator,
         tasks: Vec<Costed>,
         merges: BTreeMap<usize, u64>,
@@ -161,12 +161,12 @@ impl<'a> WorkQueue<'a> {
     }
 
     /// Returns the next task of this rank.
-    pub fn take(&mut self) -> Option<Costed> {
+    pub(crate) fn take(&mut self) -> Option<Costed> {
         self.at_hand.pop_front()
     }
 
     /// Asks rank 0 for tasks, unless some are left or a request is pending.
-    pub fn ask(&mut self) -> Result<()> {
+    pub(crate) fn ask(&mut self) -> Result<()> {
         if !self.at_hand.is_empty() || self.asked || self.over {
             return Ok(());
         }
@@ -180,7 +180,7 @@ impl<'a> WorkQueue<'a> {
     }
 
     /// Reports the end of a task and its success.
-    pub fn done(&mut self, task: &Task, well: bool) -> Result<()> {
+    pub(crate) fn done(&mut self, task: &Task, well: bool) -> Result<()> {
         match &mut self.manager {
             Some(manager) => manager.done(task, well),
             None if matches!(task, Task::Piece { .. }) => {
@@ -193,7 +193,7 @@ impl<'a> WorkQueue<'a> {
     }
 
     /// Receives pending messages; rank 0 also answers waiting ranks.
-    pub fn poll(&mut self) -> Result<()> {
+    pub(crate) fn poll(&mut self) -> Result<()> {
         while let Some((from, bytes)) = self.comm.receive()? {
             let (kind, tasks) = parse(&bytes);
             match (&mut self.manager, kind) {
@@ -223,7 +223,7 @@ impl<'a> WorkQueue<'a> {
     }
 
     /// Returns whether this rank has no more work and no rank to answer.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         let others = self.manager.as_ref().is_none_or(|m| m.informed + 1 >= self.comm.size());
         self.over && self.at_hand.is_empty() && others
     }

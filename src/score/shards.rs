@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Returns the index of this rank and the number of ranks, over all shards.
-pub fn part_of(comm: &dyn Communicator, options: &Options) -> (usize, usize) {
+pub(crate) fn part_of(comm: &dyn Communicator, options: &Options) -> (usize, usize) {
     let (shard, shards) = options.shard;
     (shard * comm.size() + comm.rank(), shards * comm.size())
 }
@@ -26,7 +26,7 @@ pub fn part_of(comm: &dyn Communicator, options: &Options) -> (usize, usize) {
 ///
 /// # Errors
 /// `Usage`.
-pub fn refuse_other_parts(options: &Options, ranks: usize) -> Result<()> {
+pub(crate) fn refuse_other_parts(options: &Options, ranks: usize) -> Result<()> {
     let folder = options.output.join(ledger::FOLDER);
     let parts = options.shard.1 * ranks;
     if options.shard.1 == 1 || !folder.is_dir() {
@@ -46,7 +46,7 @@ pub fn refuse_other_parts(options: &Options, ranks: usize) -> Result<()> {
 
 /// Removes the manifest of this part on `ranks` ranks, and its ledgers if all files that they list
 /// are scored again.
-pub fn begin(options: &Options, ranks: usize, clears_ledgers: bool) -> Result<()> {
+pub(crate) fn begin(options: &Options, ranks: usize, clears_ledgers: bool) -> Result<()> {
     let (shard, shards) = options.shard;
     if shards == 1 {
         return if clears_ledgers { ledger::remove_all(&options.output) } else { Ok(()) };
@@ -78,7 +78,7 @@ fn manifest_of(options: &Options, shard: usize) -> PathBuf {
 
 /// Returns a hash of the names, lengths and modification times of the files of all parts. Parts
 /// with different lists are not merged.
-pub fn listing_hash(listed: &Assignment) -> String {
+pub(crate) fn listing_hash(listed: &Assignment) -> String {
     let mut lines: Vec<String> = Vec::with_capacity(listed.jobs.len());
     for job in &listed.jobs {
         let changed = std::fs::metadata(&job.input).map_or((0, 0), |m| (m.mtime(), m.mtime_nsec()));
@@ -108,7 +108,7 @@ fn parts_differ(manifest: &Path, different: &[usize], shards: usize) -> Error {
 /// `Partial` if another part was scored from a different list of files, so that some files may
 /// be in both parts or in neither, or if outputs of a different part are missing. No manifest of the
 /// whole is written then.
-pub fn write_manifest(
+pub(crate) fn write_manifest(
     options: &Options,
     summary: &Summary,
     earlier: &EarlierScores,

@@ -32,14 +32,14 @@ const SMALL_SHARE: u64 = 4;
 
 /// Result of the survey of one file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum SurveyedFile {
+pub(crate) enum SurveyedFile {
     Finished(ScoredFile),
     Rows(u64),
     Failed(Failure),
 }
 
 /// Surveys this rank's share of the files; every rank gets all results, in the order of the files.
-pub fn survey(
+pub(crate) fn survey(
     comm: &dyn Communicator,
     assignment: &Assignment,
     surveyor: &ScoringSurveyor,
@@ -68,7 +68,7 @@ pub fn survey(
 }
 
 /// Settings and records that the survey of a file needs.
-pub struct ScoringSurveyor<'a> {
+pub(crate) struct ScoringSurveyor<'a> {
     pub options: &'a Options,
     /// The schema of the option; each file has its own without one.
     pub schema: Option<&'a Arc<Schema>>,
@@ -150,7 +150,7 @@ impl ScoringSurveyor<'_> {
 /// Returns the tasks of the remaining files with their costs, and the cost of merging each file in
 /// pieces. If whole files would give uneven shares, the longest files of more than `split_rows` rows
 /// are split; as few as possible, since a piece is written twice.
-pub fn tasks(
+pub(crate) fn tasks(
     assignment: &Assignment,
     found: &[SurveyedFile],
     plan: &ScoringPlan,
@@ -236,7 +236,7 @@ fn longest_share(mut whole: Vec<u64>, of_cut: u64, ranks: usize) -> f64 {
 ///
 /// # Errors
 /// `Environment`.
-pub fn check_room(
+pub(crate) fn check_room(
     assignment: &Assignment,
     found: &[SurveyedFile],
     plan: &ScoringPlan,
@@ -269,7 +269,7 @@ pub fn check_room(
 }
 
 /// Returns the row ranges of the pieces of each file.
-pub fn pieces(assignment: &Assignment, tasks: &[Costed]) -> Vec<Vec<(u64, u64)>> {
+pub(crate) fn pieces(assignment: &Assignment, tasks: &[Costed]) -> Vec<Vec<(u64, u64)>> {
     let mut pieces = vec![Vec::new(); assignment.jobs.len()];
     for (task, _) in tasks {
         if let Task::Piece { job, rows } = task {

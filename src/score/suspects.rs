@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Results of reading the suspects, by name of their output; the same on all ranks.
 #[derive(Debug, Default)]
-pub struct Suspects {
+pub(crate) struct Suspects {
     /// Inputs that a child process could read.
     probed: BTreeSet<String>,
     /// Inputs that end or stop their reader.
@@ -37,7 +37,7 @@ struct ProbeResult {
 impl Suspects {
     /// Reads the suspects among the files in child processes, distributed over the ranks, and
     /// records those that must not be read.
-    pub fn check(
+    pub(crate) fn check(
         comm: &dyn Communicator,
         listed: &Assignment,
         options: &Options,
@@ -65,7 +65,7 @@ impl Suspects {
     }
 
     /// Records the files that must not be read in the ledger, for the next start.
-    pub fn record(&self, comm: &dyn Communicator, options: &Options) -> Result<()> {
+    pub(crate) fn record(&self, comm: &dyn Communicator, options: &Options) -> Result<()> {
         if self.quarantined.is_empty() {
             return Ok(());
         }
@@ -81,18 +81,18 @@ impl Suspects {
     }
 
     /// Returns why the input of an output must not be read.
-    pub fn failure(&self, output: &str) -> Option<&Failure> {
+    pub(crate) fn failure(&self, output: &str) -> Option<&Failure> {
         self.quarantined.get(output)
     }
 
     /// Returns the note of this rank.
-    pub fn note(&self, comm: &dyn Communicator, options: &Options) -> ReadingNote {
+    pub(crate) fn note(&self, comm: &dyn Communicator, options: &Options) -> ReadingNote {
         notes(options).note(comm.rank(), &self.probed)
     }
 }
 
 /// Returns a function that names the file that a rank is reading.
-pub fn reading_of(options: &Options) -> ReadingOf {
+pub(crate) fn reading_of(options: &Options) -> ReadingOf {
     let notes = notes(options);
     Arc::new(move |rank| notes.of_rank(rank).map(|reading| reading.input))
 }

@@ -18,7 +18,7 @@ const NAMED: usize = 20;
 
 /// Counts of a folder.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub(crate) struct Counted {
     pub runs: BTreeMap<RunKey, RunCounts>,
     pub candidates: Vec<Candidate>,
     /// Score files that could not be used, with the reason.
@@ -44,7 +44,7 @@ struct RankCounts {
 ///
 /// # Errors
 /// The error of the first file if no file can be used; `Input` for duplicate events.
-pub fn count(
+pub(crate) fn count(
     comm: &dyn Communicator,
     folder: &Folder,
     plan: &SeasonPlan,
@@ -152,7 +152,7 @@ fn merge(
 }
 
 /// Returns the files that could not be scored or read, with the reason.
-pub fn not_in_figures(folder: &Folder, counted: &Counted) -> BTreeMap<String, String> {
+pub(crate) fn not_in_figures(folder: &Folder, counted: &Counted) -> BTreeMap<String, String> {
     let of_scoring = folder.failed.iter().map(|(file, why)| (file.clone(), why.to_string()));
     of_scoring.chain(counted.failed.clone()).collect()
 }
@@ -161,7 +161,7 @@ pub fn not_in_figures(folder: &Folder, counted: &Counted) -> BTreeMap<String, St
 ///
 /// # Errors
 /// `Partial`, with the names of the files.
-pub fn refuse_failed(folder: &Folder, counted: &Counted, allowed: usize) -> Result<()> {
+pub(crate) fn refuse_failed(folder: &Folder, counted: &Counted, allowed: usize) -> Result<()> {
     let failed = not_in_figures(folder, counted);
     let total = folder.files.len() + folder.failed.len();
     if failed.len() <= allowed {

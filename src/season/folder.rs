@@ -11,7 +11,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// Largest manifest read.
 const LARGEST_MANIFEST: u64 = 1 << 30;
 /// Most rows in a file; larger numbers are damaged.
@@ -19,7 +19,7 @@ const MOST_ROWS: u64 = 1 << 40;
 
 /// Score files of one scoring or several.
 #[derive(Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     pub label: String,
     pub files: Vec<ScoreFileEntry>, // by name
     /// Inputs that could not be scored, with the reason.
@@ -31,7 +31,7 @@ pub struct Folder {
 }
 
 #[derive(Debug, Clone)]
-pub struct ScoreFileEntry {
+pub(crate) struct ScoreFileEntry {
     /// Path below the folder; with several folders, including that of the folder.
     pub name: String,
     pub path: PathBuf,
@@ -96,7 +96,7 @@ struct OfManifest {
 }
 
 impl Folder {
-    pub fn open(paths: &[PathBuf]) -> Result<Folder> {
+    pub(crate) fn open(paths: &[PathBuf]) -> Result<Folder> {
         let labels: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let mut all = Folder {
             label: labels.join(", "),
@@ -150,7 +150,7 @@ impl Folder {
 
     /// Returns a warning of files with a share of rows inside the cuts of the model below `least`, as
     /// the scoring gave it.
-    pub fn few_inside(&self, least: f64) -> Option<String> {
+    pub(crate) fn few_inside(&self, least: f64) -> Option<String> {
         let few = |file: &&ScoreFileEntry| (file.inside as f64) < least * file.rows as f64;
         let few: Vec<&ScoreFileEntry> = self.files.iter().filter(few).collect();
         let first = few.first()?;
@@ -167,7 +167,7 @@ impl Folder {
 
     /// Returns a warning of files whose inputs have values that are not plausible, as the scoring
     /// gave it.
-    pub fn implausible(&self) -> Option<String> {
+    pub(crate) fn implausible(&self) -> Option<String> {
         let warned = || self.files.iter().filter(|file| !file.warnings.is_empty());
         let first = warned().next()?;
         Some(format!(
@@ -180,7 +180,7 @@ impl Folder {
     }
 
     /// Returns pairs of files with rows in this and the other folder that have the same input.
-    pub fn shared<'a>(
+    pub(crate) fn shared<'a>(
         &'a self,
         other: &'a Folder,
     ) -> Vec<(&'a ScoreFileEntry, &'a ScoreFileEntry)> {
@@ -192,7 +192,7 @@ impl Folder {
     }
 
     /// Returns the attributes of the first file that can be opened.
-    pub fn head(&self) -> Result<Head> {
+    pub(crate) fn head(&self) -> Result<Head> {
         let mut first = None;
         for file in &self.files {
             match ScoreFile::open(&file.path) {
@@ -204,7 +204,7 @@ impl Folder {
     }
 
     /// Returns the files that a rank reads, longest first; each file is read by one rank.
-    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&ScoreFileEntry> {
+    pub(crate) fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&ScoreFileEntry> {
         let mut order: Vec<&ScoreFileEntry> = self.files.iter().collect();
         order.sort_by(|a, b| b.rows.cmp(&a.rows).then(a.name.cmp(&b.name)));
         let mut load = vec![0_u64; ranks];

@@ -6,7 +6,7 @@
 //! (`summary`), and areas (`counting::area`). `compare` compares two scorings of the same inputs. A
 //! file or run that cannot be used is reported and does not stop the others.
 
-pub mod compare;
+pub(crate) mod compare;
 mod count;
 mod counting;
 mod folder;
@@ -17,16 +17,16 @@ mod pages;
 mod plan;
 mod showers;
 mod summary;
-pub mod time;
+pub(crate) mod time;
 
-pub use compare::{COMPARISON, Migration, SeasonComparison, Side};
-pub use counting::area::{AreaBin, BinLeak, Simulation};
-pub use counting::candidates::Candidate;
-pub use counting::counts::{ALPHA_BINS, ALPHA_MAX, OnOffHistogram, THETA2_BINS, THETA2_MAX};
-pub use names::number_name;
-pub use pages::pictures::Picture;
-pub use showers::{INDEPENDENT, Showers};
-pub use summary::{
+pub(crate) use compare::{COMPARISON, Migration, SeasonComparison, Side};
+pub(crate) use counting::area::{AreaBin, BinLeak, Simulation};
+pub(crate) use counting::candidates::Candidate;
+pub(crate) use counting::counts::{ALPHA_BINS, ALPHA_MAX, OnOffHistogram, THETA2_BINS, THETA2_MAX};
+pub(crate) use names::number_name;
+pub(crate) use pages::pictures::Picture;
+pub(crate) use showers::{INDEPENDENT, Showers};
+pub(crate) use summary::{
     Cumulative, DriftOf, EnergyBin, EventTally, Group, Naive, Night, PortionRow, RunRow,
     ScoreHistogram, Season,
 };
@@ -42,9 +42,9 @@ use models::Models;
 use plan::SeasonPlan;
 use std::path::{Path, PathBuf};
 
-pub const SEASON: &str = "season.json";
+pub(crate) const SEASON: &str = "season.json";
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Folders of score files.
     pub scores: Vec<PathBuf>,
     pub output: PathBuf,
@@ -62,7 +62,7 @@ pub struct Options {
 
 /// Computes the report and writes `season.json`. Every rank gets the report; rank 0 alone gets the
 /// pictures of candidates.
-pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
+pub(crate) fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let path = options.output.join(SEASON);
     sync_result(comm, OutputKind::Json(summary::FORMAT).refuse_existing(&path, options.overwrite))?;
     let settings = &options.settings;
@@ -121,7 +121,7 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
 ///
 /// # Errors
 /// `Partial` if runs could not be used.
-pub fn outcome(season: &Season) -> Result<()> {
+pub(crate) fn outcome(season: &Season) -> Result<()> {
     if season.refused.is_empty() {
         return Ok(());
     }

@@ -10,17 +10,17 @@ use std::path::Path;
 const FEWEST_DIGITS: usize = 8;
 
 /// A counted run: its telescope, its season, and the blake3 of its model.
-pub type ScoredRun<'a> = (Option<i64>, Option<&'a str>, &'a str);
+pub(crate) type ScoredRun<'a> = (Option<i64>, Option<&'a str>, &'a str);
 
 /// Entries of `[[models]]`, with model files replaced by their blake3.
 #[derive(Debug)]
-pub struct Models {
+pub(crate) struct Models {
     entries: Vec<ModelOf>,
     pub other: OtherModel,
 }
 
 impl Models {
-    pub fn new(settings: &SeasonSettings) -> Result<Models> {
+    pub(crate) fn new(settings: &SeasonSettings) -> Result<Models> {
         let resolved =
             |entry: &ModelOf| Ok(ModelOf { model: hash_of(&entry.model)?, ..entry.clone() });
         let entries = settings.models.iter().map(resolved).collect::<Result<_>>()?;
@@ -34,7 +34,7 @@ impl Models {
     ///
     /// # Errors
     /// `Input`.
-    pub fn refuse_mixed<'a>(
+    pub(crate) fn refuse_mixed<'a>(
         &self,
         runs: impl Iterator<Item = ScoredRun<'a>>,
         are_folds: bool,
@@ -86,7 +86,7 @@ impl Models {
 
     /// Returns why a run's model is wrong. The first entry that fits decides; where none fits,
     /// any model is right.
-    pub fn rejection_reason(
+    pub(crate) fn rejection_reason(
         &self,
         telescope: Option<i64>,
         season: Option<&str>,

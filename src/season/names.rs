@@ -7,12 +7,12 @@ const LEAST_HASH: i64 = 1 << 48;
 const SHOWN_DIGITS: usize = 12;
 
 /// Returns whether a run or portion is named by a hash and not by a number.
-pub fn is_hash(number: i64) -> bool {
+pub(crate) fn is_hash(number: i64) -> bool {
     !(0..LEAST_HASH).contains(&number)
 }
 
 /// Returns the name of a run or portion: its number, or the first digits of its hash.
-pub fn number_name(number: i64) -> String {
+pub(crate) fn number_name(number: i64) -> String {
     if !is_hash(number) {
         return number.to_string();
     }
@@ -21,7 +21,7 @@ pub fn number_name(number: i64) -> String {
 
 /// Returns the telescope that a path names: `IACT02/…`, `nights/IACT02_2023/run.h5`. The
 /// last such part counts.
-pub fn telescope_of(path: &str) -> Option<i64> {
+pub(crate) fn telescope_of(path: &str) -> Option<i64> {
     path.split(['/', '\\']).rev().find_map(|part| {
         let rest = part.get(..4).filter(|head| head.eq_ignore_ascii_case("iact"))?;
         let rest = &part[rest.len()..];

@@ -8,14 +8,14 @@ const ALLOWED_NS: i64 = 1_000_000_000;
 
 /// Indices of two runs in a list, and their overlap [ns].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overlap {
+pub(crate) struct Overlap {
     pub runs: [usize; 2],
     pub ns: i64,
 }
 
 /// Returns the pairs of runs of one telescope that overlap, in the order of the list. If several runs
 /// overlap at one time, each is in a pair, but not all pairs are listed.
-pub fn of(runs: &[RunTimes]) -> Vec<Overlap> {
+pub(crate) fn of(runs: &[RunTimes]) -> Vec<Overlap> {
     let mut segments: Vec<(Option<i64>, i64, i64, usize)> = Vec::new();
     for (number, run) in runs.iter().enumerate() {
         let of_run = run.segments.iter().map(|(start, end, _)| (*start, *end));

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Criterion by which an event passes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum PassCriterion {
+pub(crate) enum PassCriterion {
     /// Bit of `pass`.
     Point(u8),
     /// Least score, inside the cuts.
@@ -19,7 +19,7 @@ pub enum PassCriterion {
 
 /// Selection that all files of a folder share.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SeasonPlan {
+pub(crate) struct SeasonPlan {
     pub passing: PassCriterion,
     /// Name of the working point, or "score ≥ t".
     pub label: String,
@@ -50,7 +50,11 @@ impl SeasonPlan {
     ///
     /// # Errors
     /// `Usage` if the score files do not support the settings.
-    pub fn new(head: &Head, settings: &SeasonSettings, simulated: bool) -> Result<SeasonPlan> {
+    pub(crate) fn new(
+        head: &Head,
+        settings: &SeasonSettings,
+        simulated: bool,
+    ) -> Result<SeasonPlan> {
         let (passing, label, threshold) = passing(head, settings)?;
         let by_score = match passing {
             PassCriterion::Threshold(_) => true,
@@ -135,7 +139,7 @@ impl SeasonPlan {
 
     /// Returns why the positions of a source at these distances from the camera centre [deg] are not
     /// alike; `None` if they are, or if there is only one.
-    pub fn offset_rejection(&self, offset: Option<[f64; 2]>) -> Option<String> {
+    pub(crate) fn offset_rejection(&self, offset: Option<[f64; 2]>) -> Option<String> {
         let limits = &self.rotation;
         match offset {
             _ if self.positions.len() < 2 => None,
@@ -154,7 +158,7 @@ impl SeasonPlan {
     }
 
     /// Returns the counted OFF positions.
-    pub fn off(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn off(&self) -> impl Iterator<Item = usize> {
         (1..self.positions.len()).filter(|k| self.kept[*k])
     }
 
@@ -162,7 +166,12 @@ impl SeasonPlan {
     ///
     /// # Errors
     /// `Input`.
-    pub fn check(&self, head: &Head, path: &Path, settings: &SeasonSettings) -> Result<String> {
+    pub(crate) fn check(
+        &self,
+        head: &Head,
+        path: &Path,
+        settings: &SeasonSettings,
+    ) -> Result<String> {
         let own = SeasonPlan::new(head, settings, self.simulated).map_err(|e| e.in_file(path))?;
         let fault = |what: &str| Fault::new(what.to_string()).file(path);
         if own.positions != self.positions {
@@ -191,7 +200,7 @@ impl SeasonPlan {
 }
 
 /// Refuses counts of one model with different thresholds under the name of one working point.
-pub fn refuse_selections<'a>(
+pub(crate) fn refuse_selections<'a>(
     point: &str,
     selections: impl Iterator<Item = &'a (String, String)>,
 ) -> Result<()> {

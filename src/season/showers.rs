@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Counting of the showers of a sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Showers {
+pub(crate) enum Showers {
     /// Each shower is recorded by one telescope.
     #[default]
     Distinct,
@@ -21,12 +21,12 @@ pub enum Showers {
 }
 
 /// Warning of [`Showers::Independent`] on the page and in the text.
-pub const INDEPENDENT: &str = "telescopes are counted as independent: the same shower may count \
+pub(crate) const INDEPENDENT: &str = "telescopes are counted as independent: the same shower may count \
                                several times, and the significance of the sum is an upper bound";
 
 /// Times of one run, per file.
 #[derive(Debug, Clone, Copy)]
-pub struct RunTimes<'a> {
+pub(crate) struct RunTimes<'a> {
     pub telescope: Option<i64>,
     /// First and last time of each file [ns]; empty if unknown.
     pub segments: &'a [(i64, i64, String)],
@@ -36,7 +36,7 @@ pub struct RunTimes<'a> {
 
 /// Returns how the showers of runs count: independently if two telescopes observed at the same time,
 /// or may have.
-pub fn of(runs: &[RunTimes]) -> Showers {
+pub(crate) fn of(runs: &[RunTimes]) -> Showers {
     if runs.iter().any(|run| run.overlaps) {
         return Showers::Independent;
     }

@@ -18,7 +18,7 @@ fn date(days: i64) -> (i64, i64, i64) {
 }
 
 /// Returns the night of a time by the date of its evening: from noon to noon of local time.
-pub fn night(time_ns: i64, utc_offset_h: f64) -> String {
+pub(crate) fn night(time_ns: i64, utc_offset_h: f64) -> String {
     let local = time_ns.div_euclid(NS) + (utc_offset_h * 3600.0) as i64;
     let (year, month, day) = date((local - DAY / 2).div_euclid(DAY));
     format!("{year:04}-{month:02}-{day:02}")
@@ -26,7 +26,11 @@ pub fn night(time_ns: i64, utc_offset_h: f64) -> String {
 
 /// Returns how many nights lie between a time and the date in a run number (YYYYMMDD, or
 /// YYYYMMDDRRR with a number of the run), and that date; `None` for other numbers.
-pub fn nights_from_number(run: i64, time_ns: i64, utc_offset_h: f64) -> Option<(i64, String)> {
+pub(crate) fn nights_from_number(
+    run: i64,
+    time_ns: i64,
+    utc_offset_h: f64,
+) -> Option<(i64, String)> {
     let number = match run {
         20_000_101..=21_001_231 => run,
         20_000_101_000..=21_001_231_999 => run / 1000,
@@ -42,7 +46,7 @@ pub fn nights_from_number(run: i64, time_ns: i64, utc_offset_h: f64) -> Option<(
 }
 
 /// Returns the observing season of a time, from July to June: `2022-2023`.
-pub fn season(time_ns: i64, utc_offset_h: f64) -> String {
+pub(crate) fn season(time_ns: i64, utc_offset_h: f64) -> String {
     let local = time_ns.div_euclid(NS) + (utc_offset_h * 3600.0) as i64;
     let (year, month, _) = date((local - DAY / 2).div_euclid(DAY));
     let first = if month >= 7 { year } else { year - 1 };
@@ -50,7 +54,7 @@ pub fn season(time_ns: i64, utc_offset_h: f64) -> String {
 }
 
 /// Returns a time in UTC: `2022-12-01 17:03:20.123`.
-pub fn utc(time_ns: i64) -> String {
+pub(crate) fn utc(time_ns: i64) -> String {
     let seconds = time_ns.div_euclid(NS);
     let (year, month, day) = date(seconds.div_euclid(DAY));
     let second = seconds.rem_euclid(DAY);

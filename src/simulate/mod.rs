@@ -14,17 +14,17 @@ use rayon::prelude::*;
 use serde::Serialize;
 use taiga_flow_gpu::random::Stream;
 
-pub use crate::config::Class;
+pub(crate) use crate::config::Class;
 use crate::data::files::output_kind::OutputKind;
 use crate::data::schema::columns::{
     CHUNK_ROWS, ColumnSpec, ColumnType, ColumnValues, ColumnWriter,
 };
 use crate::data::table::events;
 use crate::error::{Error, Fault, Result};
-pub use toy::ToyEvent;
+pub(crate) use toy::ToyEvent;
 
 /// Notice in the help text and in the attribute `simulation` of every file.
-pub const NOTICE: &str = "toy Hillas-level Monte Carlo, not a detector simulation";
+pub(crate) const NOTICE: &str = "toy Hillas-level Monte Carlo, not a detector simulation";
 
 /// Version of the generated numbers (attribute `generator`); it changes whenever they do.
 const GENERATOR: &str = "toy-hillas 1";

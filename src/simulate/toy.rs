@@ -32,12 +32,12 @@ pub struct ToyEvent {
 
 /// Largest distance of a centroid from the camera centre [deg]. A TAIGA-IACT camera is 9.6 deg
 /// across, and images closer to its edge are truncated.
-pub const FIELD_DEG: f64 = 4.3;
+pub(crate) const FIELD_DEG: f64 = 4.3;
 /// Distance of the source from the camera centre, as in the wobble mode of TAIGA [deg].
-pub const SOURCE_OFFSET_DEG: f64 = 1.2;
+pub(crate) const SOURCE_OFFSET_DEG: f64 = 1.2;
 /// Showers drawn until one triggers. About one in five does, so 1024 failures in a row have a
 /// probability below 10⁻⁸⁰.
-pub const MAX_ATTEMPTS: u64 = 1024;
+pub(crate) const MAX_ATTEMPTS: u64 = 1024;
 /// Pairs of words of the stream that are reserved for one attempt.
 const PAIRS_PER_ATTEMPT: u64 = 32;
 

@@ -15,7 +15,7 @@ const TAIL: f64 = 0.158_655_25;
 /// Gamma efficiencies that contain 68.3 % of the replicas, at the hadron survival of a point of the
 /// curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct BandPoint {
+pub(crate) struct BandPoint {
     pub hadron_survival: f64,
     pub low: f64,
     pub high: f64,
@@ -23,7 +23,7 @@ pub struct BandPoint {
 
 /// Computes the band of a thinned curve of this many gammas and hadrons (effective numbers of
 /// weighted events); empty for an empty curve.
-pub fn band(points: &[RocPoint], gammas: f64, hadrons: f64) -> Vec<BandPoint> {
+pub(crate) fn band(points: &[RocPoint], gammas: f64, hadrons: f64) -> Vec<BandPoint> {
     let mut found: Vec<Vec<f64>> = vec![Vec::new(); points.len()];
     for replica in 0..REPLICAS {
         let mut draws = Draws::new(Stream::new(0, "bootstrap", &[replica]));

@@ -10,7 +10,7 @@ use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
 /// Default share of gammas among triggered events for purities.
-pub const DEFAULT_PRIOR: f64 = 1e-3;
+pub(crate) const DEFAULT_PRIOR: f64 = 1e-3;
 
 /// Events by true class and by class according to the threshold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub struct AtThreshold {
 }
 
 impl Confusion {
-    pub fn at(sample: &Sample, threshold: f64) -> Confusion {
+    pub(crate) fn at(sample: &Sample, threshold: f64) -> Confusion {
         let below = |scores: &[f64]| scores.partition_point(|s| *s < threshold) as u64;
         let counts = sample.counts();
         let (gamma_as_hadron, hadron_as_hadron) = (below(sample.gamma()), below(sample.hadron()));
@@ -72,7 +72,7 @@ impl Confusion {
         }
     }
 
-    pub fn counts(&self) -> ClassCounts {
+    pub(crate) fn counts(&self) -> ClassCounts {
         ClassCounts {
             gamma: self.gamma_as_gamma + self.gamma_as_hadron,
             hadron: self.hadron_as_gamma + self.hadron_as_hadron,
@@ -138,7 +138,7 @@ impl AtThreshold {
     ///
     /// # Errors
     /// `Internal` if there are fewer events before the cuts than after them.
-    pub fn of(
+    pub(crate) fn of(
         sample: &Sample,
         threshold: f64,
         before_cuts: Option<[WeightSum; 2]>,

@@ -19,13 +19,13 @@ const INDEX_BINS: u64 = 10;
 /// Counts of finite values by bin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Distribution {
+pub(crate) struct Distribution {
     bins: BTreeMap<u32, u64>,
 }
 
 /// Difference of a distribution from its reference.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Drift {
+pub(crate) struct Drift {
     pub events: u64,
     pub reference_events: u64,
     /// Largest difference of the cumulative shares (Kolmogorov 1933, Smirnov 1939).
@@ -39,13 +39,13 @@ pub struct Drift {
 
 impl Drift {
     /// Returns whether both sides have enough events.
-    pub fn is_enough(&self, limits: &DriftLimits) -> bool {
+    pub(crate) fn is_enough(&self, limits: &DriftLimits) -> bool {
         self.events.min(self.reference_events) >= limits.least_events
     }
 
     /// Returns whether the difference, one of `comparisons`, exceeds both chance and the smallest
     /// relevant effect.
-    pub fn is_flagged(&self, limits: &DriftLimits, comparisons: usize) -> bool {
+    pub(crate) fn is_flagged(&self, limits: &DriftLimits, comparisons: usize) -> bool {
         let by_chance = self.p_value * comparisons as f64;
         let effect = self.ks > limits.ks || self.psi > limits.psi;
         self.is_enough(limits) && by_chance < limits.p_value && effect
@@ -54,20 +54,20 @@ impl Drift {
 
 impl Distribution {
     /// Adds a value; a value that is not finite is ignored.
-    pub fn add(&mut self, value: f32) {
+    pub(crate) fn add(&mut self, value: f32) {
         if value.is_finite() {
             *self.bins.entry(bin_of(value)).or_default() += 1;
         }
     }
 
-    pub fn merge(&mut self, other: &Distribution) {
+    pub(crate) fn merge(&mut self, other: &Distribution) {
         for (bin, count) in &other.bins {
             *self.bins.entry(*bin).or_default() += count;
         }
     }
 
     /// Returns the distribution without the events of a part of it.
-    pub fn without(&self, part: &Distribution) -> Distribution {
+    pub(crate) fn without(&self, part: &Distribution) -> Distribution {
         let mut rest = self.clone();
         for (bin, count) in &part.bins {
             if let Some(left) = rest.bins.get_mut(bin) {
@@ -78,12 +78,12 @@ impl Distribution {
         rest
     }
 
-    pub fn events(&self) -> u64 {
+    pub(crate) fn events(&self) -> u64 {
         self.bins.values().sum()
     }
 
     /// Returns the sum of a weight over the values, each replaced by the middle of its bin.
-    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> WeightSum {
+    pub(crate) fn weighted(&self, weight: impl Fn(f64) -> f64) -> WeightSum {
         let of_bin = |(bin, count): (&u32, &u64)| {
             let weight = weight(middle(*bin));
             WeightSum::of(*count).scaled(weight)
@@ -92,12 +92,12 @@ impl Distribution {
     }
 
     /// Returns the counts with the smallest value of their bin, ascending.
-    pub fn by_least_value(&self) -> impl DoubleEndedIterator<Item = (f64, u64)> {
+    pub(crate) fn by_least_value(&self) -> impl DoubleEndedIterator<Item = (f64, u64)> {
         self.bins.iter().map(|(bin, count)| (from_ordered(bin << DROPPED_BITS), *count))
     }
 
     /// Returns the middle of the bin that contains the quantile; `None` without events.
-    pub fn quantile(&self, fraction: f64) -> Option<f64> {
+    pub(crate) fn quantile(&self, fraction: f64) -> Option<f64> {
         let wanted = (fraction * self.events() as f64).max(1.0);
         let mut below = 0;
         let bin = self.bins.iter().find(|(_, count)| {
@@ -108,7 +108,7 @@ impl Distribution {
     }
 
     /// Returns counts in equal bins between `low` and `high`; values outside are in the end bins.
-    pub fn histogram(&self, low: f64, high: f64, bins: usize) -> Vec<u64> {
+    pub(crate) fn histogram(&self, low: f64, high: f64, bins: usize) -> Vec<u64> {
         let mut counts = vec![0; bins];
         for (bin, count) in &self.bins {
             let place = (middle(*bin) - low) / (high - low) * bins as f64;
@@ -118,7 +118,7 @@ impl Distribution {
     }
 
     /// Returns the difference from `reference`; `None` if either has no events.
-    pub fn drift_from(&self, reference: &Distribution) -> Option<Drift> {
+    pub(crate) fn drift_from(&self, reference: &Distribution) -> Option<Drift> {
         let (events, others) = (self.events(), reference.events());
         if events == 0 || others == 0 {
             return None;
@@ -185,7 +185,7 @@ fn bin_of(value: f32) -> u32 {
 }
 
 /// Returns the bits of a finite value, mapped to integers of the same order.
-pub fn ordered_bits(value: f32) -> u32 {
+pub(crate) fn ordered_bits(value: f32) -> u32 {
     let bits = (value + 0.0).to_bits(); // −0 becomes 0
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }

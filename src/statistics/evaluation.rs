@@ -25,13 +25,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Format version written into every file.
-pub const FORMAT: &str = "taiga-flow-evaluation 1";
+pub(crate) const FORMAT: &str = "taiga-flow-evaluation 1";
 const CURVE_POINTS: usize = 400;
 const HISTOGRAM_BINS: usize = 50;
 
 /// Description of the evaluated model and events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct About {
+pub(crate) struct About {
     /// blake3 of the model file.
     pub model: String,
     /// As in the model card, e.g. "one-class, gammas normal".
@@ -58,7 +58,7 @@ pub struct About {
 /// Weights of events. They are relative within a class; the mixture of the classes remains that of
 /// their numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventWeights {
+pub(crate) struct EventWeights {
     pub expression: String,
     /// Triggered and cleaned events of [`About::before_cuts`], with their given weights.
     pub gamma_before_cuts: WeightSum,
@@ -96,14 +96,14 @@ impl About {
 /// Effective numbers of weighted events, (Σw)²/Σw² (Kish 1965): the number of events of equal
 /// weight with the same precision.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Effective {
+pub(crate) struct Effective {
     pub gamma: f64,
     pub hadron: f64,
 }
 
 /// Events of one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileCounts {
+pub(crate) struct FileCounts {
     pub path: String,
     pub gamma: u64,
     pub hadron: u64,
@@ -116,7 +116,7 @@ pub struct FileCounts {
 
 /// Negative log-likelihood of held-out events of the normal class [nats].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct NormalNll {
+pub(crate) struct NormalNll {
     /// `None` if it is not finite; rare events can make it infinite.
     pub mean: Option<f64>,
     pub median: f64,
@@ -124,7 +124,7 @@ pub struct NormalNll {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
+pub(crate) struct Evaluation {
     pub format: String,
     pub about: About,
     /// Events with a score.
@@ -184,7 +184,7 @@ pub struct Evaluation {
 
 /// Log p of either class in one flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LogLikelihood {
+pub(crate) struct LogLikelihood {
     pub flow: String,
     pub histogram: Histogram,
 }
@@ -193,7 +193,7 @@ pub struct LogLikelihood {
 /// importance, Breiman 2001): the reliance of this model on the feature. It is not the value of the
 /// feature: a model trained without it takes shared information from correlated features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Importance {
+pub(crate) struct Importance {
     pub feature: String,
     pub auc_without: Auc,
 }
@@ -203,7 +203,7 @@ impl Evaluation {
     ///
     /// # Errors
     /// A usage error if the threshold or the prior is out of range.
-    pub fn new(about: About, sample: &Sample, threshold: Threshold) -> Result<Evaluation> {
+    pub(crate) fn new(about: About, sample: &Sample, threshold: Threshold) -> Result<Evaluation> {
         check(&about, threshold)?;
         let roc = Roc::of(sample);
         let curve = roc.thinned(CURVE_POINTS);
@@ -258,7 +258,7 @@ impl Evaluation {
     /// Adds the NLL of the normal class from `log_p` of held-out events and their weights, if any;
     /// NaN are excluded.
     #[must_use]
-    pub fn with_normal_log_p<S: Copy + Into<f64>>(
+    pub(crate) fn with_normal_log_p<S: Copy + Into<f64>>(
         mut self,
         log_p: &[S],
         weights: Option<&[f64]>,
@@ -285,7 +285,7 @@ impl Evaluation {
     /// Adds the reliability of `gammaness`, from the true classes (true = gamma) and weights, if
     /// any.
     #[must_use]
-    pub fn with_gammaness(
+    pub(crate) fn with_gammaness(
         mut self,
         gammaness: &[f32],
         gamma: &[bool],
@@ -298,7 +298,7 @@ impl Evaluation {
     /// Adds the reliability of a calibration for the evaluated events: their scores, true classes
     /// (true = gamma), and weights, if any.
     #[must_use]
-    pub fn with_posterior(
+    pub(crate) fn with_posterior(
         mut self,
         calibration: &Calibration,
         scores: &[f32],
@@ -325,7 +325,7 @@ impl Evaluation {
     ///
     /// # Errors
     /// `Internal` if there are fewer events before the cuts than after them.
-    pub fn with_bins(
+    pub(crate) fn with_bins(
         mut self,
         thresholds: &BinnedThresholds,
         scores: &[f32],
@@ -356,14 +356,14 @@ impl Evaluation {
     }
 
     #[must_use]
-    pub fn with_parameters(mut self, parameters: Vec<ParameterHistogram>) -> Evaluation {
+    pub(crate) fn with_parameters(mut self, parameters: Vec<ParameterHistogram>) -> Evaluation {
         self.parameters = parameters;
         self
     }
 
     /// Adds a histogram of log p of the events in a flow with this name.
     #[must_use]
-    pub fn with_log_likelihood(mut self, flow: &str, log_p: &Sample) -> Evaluation {
+    pub(crate) fn with_log_likelihood(mut self, flow: &str, log_p: &Sample) -> Evaluation {
         let histogram = Histogram::of(log_p, HISTOGRAM_BINS);
         let of = |histogram| LogLikelihood { flow: flow.to_owned(), histogram };
         self.log_likelihood = histogram.map(of);
@@ -371,19 +371,19 @@ impl Evaluation {
     }
 
     #[must_use]
-    pub fn with_latent(mut self, latent: Vec<LatentPoints>) -> Evaluation {
+    pub(crate) fn with_latent(mut self, latent: Vec<LatentPoints>) -> Evaluation {
         self.latent = latent;
         self
     }
 
     #[must_use]
-    pub fn with_baseline(mut self, baseline: Option<Baseline>) -> Evaluation {
+    pub(crate) fn with_baseline(mut self, baseline: Option<Baseline>) -> Evaluation {
         self.baseline = baseline;
         self
     }
 
     #[must_use]
-    pub fn with_baseline_cuts(mut self, cuts: Option<CutsBaseline>) -> Evaluation {
+    pub(crate) fn with_baseline_cuts(mut self, cuts: Option<CutsBaseline>) -> Evaluation {
         if let Some(of) = cuts.as_ref().filter(|of| of.selected.hadrons < MIN_HADRONS) {
             self.warnings.push(format!(
                 "Hadrons that pass {}: {}. Their Q is not well measured here.",
@@ -395,19 +395,19 @@ impl Evaluation {
     }
 
     #[must_use]
-    pub fn with_importance(mut self, importance: Vec<Importance>) -> Evaluation {
+    pub(crate) fn with_importance(mut self, importance: Vec<Importance>) -> Evaluation {
         self.importance = importance;
         self
     }
 
     #[must_use]
-    pub fn with_warning(mut self, warning: impl Into<String>) -> Evaluation {
+    pub(crate) fn with_warning(mut self, warning: impl Into<String>) -> Evaluation {
         self.warnings.push(warning.into());
         self
     }
 
     /// Returns the reason for a missing gamma efficiency at a hadron survival.
-    pub fn why_no_survival(&self) -> String {
+    pub(crate) fn why_no_survival(&self) -> String {
         match (self.counts.gamma, self.counts.hadron) {
             (0, 0) => "no event has a score".to_owned(),
             (0, _) => "there are no gammas".to_owned(),

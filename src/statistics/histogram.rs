@@ -15,7 +15,7 @@ const TAIL: f64 = 0.005;
 const REACH: f64 = 4.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     pub low: f64,
     pub high: f64,
     /// Events per bin; all bins are equally wide.
@@ -34,7 +34,7 @@ pub struct Histogram {
 
 impl Histogram {
     /// Fills a histogram; `None` without events or bins.
-    pub fn of(sample: &Sample, bins: usize) -> Option<Histogram> {
+    pub(crate) fn of(sample: &Sample, bins: usize) -> Option<Histogram> {
         let (low, high) = robust_range(sample)?;
         if bins == 0 {
             return None;
@@ -56,7 +56,7 @@ impl Histogram {
     }
 
     /// Returns the share of a class per bin, by weight if events have weights; empty without any.
-    pub fn shares(&self, class: Class) -> Vec<f64> {
+    pub(crate) fn shares(&self, class: Class) -> Vec<f64> {
         let (counts, weights) = match class {
             Class::Gamma => (&self.gamma, &self.gamma_weight),
             Class::Hadron => (&self.hadron, &self.hadron_weight),
@@ -71,7 +71,7 @@ impl Histogram {
     }
 
     /// Returns the lower edge of a bin, which is the upper edge of the one before.
-    pub fn edge(&self, bin: usize) -> f64 {
+    pub(crate) fn edge(&self, bin: usize) -> f64 {
         let share = bin as f64 / self.gamma.len().max(1) as f64;
         self.low + (self.high - self.low) * share
     }

@@ -13,7 +13,7 @@ const OUTSIDE: f64 = super::thresholds::threshold::TWO_SIGMA_TAIL;
 
 /// Latent points of held-out events of the class that a flow models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LatentPoints {
+pub(crate) struct LatentPoints {
     pub flow: String,
     /// Number of events; a seeded selection of large samples.
     pub events: u64,
@@ -30,7 +30,7 @@ pub struct LatentPoints {
 
 /// One axis of the latent space, named after the feature with the same index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LatentAxis {
+pub(crate) struct LatentAxis {
     pub feature: String,
     pub mean: f64,
     pub std: f64,
@@ -40,7 +40,7 @@ pub struct LatentAxis {
 /// Kolmogorov–Smirnov distance from the expected distribution, with its p-value (of weighted events
 /// at their effective number).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Departure {
+pub(crate) struct Departure {
     pub distance: f64,
     pub p_value: f64,
 }
@@ -48,7 +48,11 @@ pub struct Departure {
 impl LatentPoints {
     /// Computes the tests of points z (events, features) with their weights; `None` without finite
     /// points of positive weight.
-    pub fn of(flow: &str, features: &[String], points: &[(Vec<f64>, f64)]) -> Option<LatentPoints> {
+    pub(crate) fn of(
+        flow: &str,
+        features: &[String],
+        points: &[(Vec<f64>, f64)],
+    ) -> Option<LatentPoints> {
         let usable = |p: &&(Vec<f64>, f64)| p.0.iter().all(|z| z.is_finite()) && p.1 > 0.0;
         let points: Vec<_> = points.iter().filter(usable).collect();
         let degrees = features.len() as u64;

@@ -15,7 +15,7 @@ const MAX_UNLIKE: f64 = 0.5;
 
 /// The usual values of one feature.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FeatureBounds {
+pub(crate) struct FeatureBounds {
     pub name: String,
     pub unit: String,
     /// The 1 % and 99 % quantiles of the training events, in the unit.
@@ -29,7 +29,7 @@ pub struct FeatureBounds {
 
 /// Bounds that events are compared with.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     pub features: Vec<FeatureBounds>,
     /// The smallest log p of each flow that describes the events; `None` for other flows.
     pub min_log_prob: Vec<Option<f64>>, // (flows)
@@ -37,7 +37,7 @@ pub struct Bounds {
 
 /// Counts of events, and of those outside the bounds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LikenessTally {
+pub(crate) struct LikenessTally {
     pub events: u64,
     pub outside: Vec<u64>, // (features)
     /// Events with a log p below the bound in every flow that has one.
@@ -46,7 +46,12 @@ pub struct LikenessTally {
 
 impl LikenessTally {
     /// Adds an event with scaled features and log p (flows).
-    pub fn add(&mut self, bounds: &Bounds, scaled: &[f32], log_prob: impl Iterator<Item = f32>) {
+    pub(crate) fn add(
+        &mut self,
+        bounds: &Bounds,
+        scaled: &[f32],
+        log_prob: impl Iterator<Item = f32>,
+    ) {
         self.events += 1;
         self.outside.resize(bounds.features.len(), 0);
         for ((count, bound), z) in self.outside.iter_mut().zip(&bounds.features).zip(scaled) {
@@ -59,14 +64,14 @@ impl LikenessTally {
     }
 
     /// Returns the counts in a fixed order, for a sum over ranks.
-    pub fn words(&self, features: usize) -> Vec<i64> {
+    pub(crate) fn words(&self, features: usize) -> Vec<i64> {
         let mut words = vec![self.events as i64, self.unlikely as i64];
         words.extend(self.outside.iter().map(|n| *n as i64));
         words.resize(2 + features, 0);
         words
     }
 
-    pub fn from_words(words: &[i64]) -> LikenessTally {
+    pub(crate) fn from_words(words: &[i64]) -> LikenessTally {
         let word = |i: usize| words.get(i).map_or(0, |n| *n as u64);
         let outside = words.iter().skip(2).map(|n| *n as u64).collect();
         LikenessTally { events: word(0), unlikely: word(1), outside }
@@ -74,7 +79,7 @@ impl LikenessTally {
 
     /// Describes the differences from the training events; `None` without any, or with too few
     /// events.
-    pub fn describe(&self, bounds: &Bounds) -> Option<String> {
+    pub(crate) fn describe(&self, bounds: &Bounds) -> Option<String> {
         let share = |count: u64| count as f64 / self.events as f64;
         if self.events < MIN_EVENTS {
             return None;

@@ -17,7 +17,7 @@ pub struct Measured {
 impl Measured {
     /// Returns `passed` of `total` events with the binomial error √(p(1−p)/n), or that of
     /// [`end_error`] if none or all pass; `None` without events.
-    pub fn fraction(passed: u64, total: u64) -> Option<Measured> {
+    pub(crate) fn fraction(passed: u64, total: u64) -> Option<Measured> {
         Measured::share(WeightSum::of(passed), WeightSum::of(total))
     }
 
@@ -25,7 +25,7 @@ impl Measured {
     /// of a ratio of sums over independent events, √((1−p)² Σ_passed w² + p² Σ_others w²)/Σw, which
     /// is the binomial one for equal weights, or that of [`end_error`] if none or all pass; `None`
     /// without weight.
-    pub fn share(passed: WeightSum, all: WeightSum) -> Option<Measured> {
+    pub(crate) fn share(passed: WeightSum, all: WeightSum) -> Option<Measured> {
         if all.weight.is_nan() || all.weight <= 0.0 {
             return None;
         }
@@ -50,13 +50,13 @@ fn end_error(n: f64) -> f64 {
 
 impl Measured {
     /// Formats a difference: "higher by 0.0031 ± 0.0012", "lower by …", "equal".
-    pub fn compared(self) -> String {
+    pub(crate) fn compared(self) -> String {
         compared(self.value, |value| Measured { value, ..self }.to_string())
     }
 }
 
 /// Formats a difference with the formatted size of `text`; a size written as 0 is "equal".
-pub fn compared(difference: f64, text: impl FnOnce(f64) -> String) -> String {
+pub(crate) fn compared(difference: f64, text: impl FnOnce(f64) -> String) -> String {
     let direction = if difference < 0.0 { "lower" } else { "higher" };
     let size = text(difference.abs());
     match size.strip_prefix("0 ") {
@@ -102,7 +102,7 @@ fn decimals(size: f64, significant: i32) -> usize {
 
 /// Formats a number to `digits` significant digits, in exponent form if it is very large or very
 /// small.
-pub fn significant(value: f64, digits: u8) -> String {
+pub(crate) fn significant(value: f64, digits: u8) -> String {
     let size = value.abs();
     if value != 0.0 && !(1e-4..1e7).contains(&size) {
         return format!("{value:.*e}", usize::from(digits.saturating_sub(1)));
@@ -113,7 +113,7 @@ pub fn significant(value: f64, digits: u8) -> String {
 /// Formats a probability to `digits` significant digits, of its distance from 1 if it is near 1:
 /// "0.99987", "1 − 3.2e-8". A value that rounds to 1 in single precision is at most half a step
 /// away.
-pub fn probability(p: f64, digits: u8) -> String {
+pub(crate) fn probability(p: f64, digits: u8) -> String {
     let rest = 1.0 - p;
     if p <= 0.5 || rest > 0.1 {
         significant(p, digits)
@@ -125,7 +125,7 @@ pub fn probability(p: f64, digits: u8) -> String {
 }
 
 /// Formats a count in groups of three digits, separated by narrow no-break spaces.
-pub fn grouped(count: u64) -> String {
+pub(crate) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

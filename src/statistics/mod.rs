@@ -4,50 +4,50 @@
 //! as gamma when `score >= threshold`. The files of this folder are pure functions of scores,
 //! labels and counts. A class without events gives `None`, never NaN.
 
-pub mod band;
-pub mod comparison;
-pub mod confusion;
+pub(crate) mod band;
+pub(crate) mod comparison;
+pub(crate) mod confusion;
 pub mod counts;
-pub mod distribution;
-pub mod evaluation;
-pub mod histogram;
-pub mod latent;
-pub mod likeness;
-pub mod measured;
-pub mod null_distribution;
-pub mod parameters;
-pub mod roc;
-pub mod sample;
-pub mod summary;
-pub mod survival;
+pub(crate) mod distribution;
+pub(crate) mod evaluation;
+pub(crate) mod histogram;
+pub(crate) mod latent;
+pub(crate) mod likeness;
+pub(crate) mod measured;
+pub(crate) mod null_distribution;
+pub(crate) mod parameters;
+pub(crate) mod roc;
+pub(crate) mod sample;
+pub(crate) mod summary;
+pub(crate) mod survival;
 pub mod tails;
 #[cfg(test)]
 mod tests;
-pub mod thresholds;
+pub(crate) mod thresholds;
 mod warnings;
 
-pub use comparison::crossed::{Crossed, Selected};
-pub use comparison::cuts::{CutEvent, CutsBaseline};
-pub use comparison::paired::Paired;
-pub use confusion::{AtThreshold, Confusion, Separation};
+pub(crate) use comparison::crossed::{Crossed, Selected};
+pub(crate) use comparison::cuts::{CutEvent, CutsBaseline};
+pub(crate) use comparison::paired::Paired;
+pub(crate) use confusion::{AtThreshold, Confusion, Separation};
 pub use counts::on_off::{Homogeneity, Leak, OnOff};
-pub use counts::threshold_scan::{SeasonScanPoint, ThresholdScan};
-pub use distribution::{Distribution, Drift};
-pub use evaluation::{About, Evaluation, EventWeights, FileCounts};
-pub use histogram::Histogram;
-pub use likeness::{Bounds, FeatureBounds, LikenessTally};
-pub use measured::Measured;
-pub use null_distribution::NullDistribution;
-pub use parameters::ParameterHistogram;
-pub use roc::{Auc, Roc, RocPoint, RocWorkingPoint};
-pub use sample::{Sample, WeightSum};
+pub(crate) use counts::threshold_scan::{SeasonScanPoint, ThresholdScan};
+pub(crate) use distribution::{Distribution, Drift};
+pub(crate) use evaluation::{About, Evaluation, EventWeights, FileCounts};
+pub(crate) use histogram::Histogram;
+pub(crate) use likeness::{Bounds, FeatureBounds, LikenessTally};
+pub(crate) use measured::Measured;
+pub(crate) use null_distribution::NullDistribution;
+pub(crate) use parameters::ParameterHistogram;
+pub(crate) use roc::{Auc, Roc, RocPoint, RocWorkingPoint};
+pub(crate) use sample::{Sample, WeightSum};
 pub use thresholds::bins::{AtBins, BinnedThresholds, HeldOutEvent};
-pub use thresholds::calibration::{BoundSide, CalibratedRange, Calibration, CutEfficiency};
-pub use thresholds::expected::Expected;
-pub use thresholds::scan::Scan;
+pub(crate) use thresholds::calibration::{BoundSide, CalibratedRange, Calibration, CutEfficiency};
+pub(crate) use thresholds::expected::Expected;
+pub(crate) use thresholds::scan::Scan;
 pub use thresholds::threshold::{Rule, Threshold};
 
-pub use crate::config::Class;
+pub(crate) use crate::config::Class;
 use serde::{Deserialize, Serialize};
 
 /// Numbers of events of each class.
@@ -59,7 +59,7 @@ pub struct ClassCounts {
 
 impl ClassCounts {
     /// Returns the share of gammas; `None` without events.
-    pub fn gamma_fraction(&self) -> Option<f64> {
+    pub(crate) fn gamma_fraction(&self) -> Option<f64> {
         let all = self.gamma + self.hadron;
         (all > 0).then(|| self.gamma as f64 / all as f64)
     }

@@ -20,7 +20,7 @@ pub struct NullDistribution {
 
 impl NullDistribution {
     /// Computes the distribution from log p of held-out events; `None` without any finite value.
-    pub fn of(normal: Class, mut log_prob: Vec<f64>) -> Option<NullDistribution> {
+    pub(crate) fn of(normal: Class, mut log_prob: Vec<f64>) -> Option<NullDistribution> {
         log_prob.retain(|l| l.is_finite());
         log_prob.sort_unstable_by(f64::total_cmp);
         let events = log_prob.len();
@@ -45,7 +45,7 @@ impl NullDistribution {
 
     /// Returns (k + 1)/(n + 1), where k of n held-out normal events have at most the log p of this
     /// event; the score is ± log p. Between the kept points k is interpolated.
-    pub fn p_value(&self, score: f64) -> f64 {
+    pub(crate) fn p_value(&self, score: f64) -> f64 {
         let log_prob = if self.normal == Class::Gamma { score } else { -score };
         let after = self.points.partition_point(|[value, _]| *value <= log_prob);
         let below = after.checked_sub(1).map(|i| self.points[i]);
@@ -66,7 +66,7 @@ impl NullDistribution {
     ///
     /// # Errors
     /// `Input`.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let finite = self.points.iter().flatten().all(|x| x.is_finite());
         let rising = self.points.windows(2).all(|p| p[0][0] < p[1][0] && p[0][1] < p[1][1]);
         let ends = self.points.last().is_some_and(|[_, k]| *k <= self.events as f64);

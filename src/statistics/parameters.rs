@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 /// Number of bins within four standard deviations of the mean of the training events; the outer
 /// bins also contain all values beyond.
-pub const BINS: usize = 40;
+pub(crate) const BINS: usize = 40;
 const REACH: f64 = 4.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ParameterHistogram {
+pub(crate) struct ParameterHistogram {
     pub name: String,
     pub unit: String,
     /// (bins + 1) values of the parameter, equidistant in its coordinate.
@@ -22,21 +22,21 @@ pub struct ParameterHistogram {
 }
 
 /// Returns the bin of a scaled coordinate; of signed coordinates only the magnitude counts.
-pub fn bin_of(scaled: f32, signed: bool) -> usize {
+pub(crate) fn bin_of(scaled: f32, signed: bool) -> usize {
     let z = f64::from(scaled);
     let share = if signed { z.abs() / REACH } else { (z + REACH) / (2.0 * REACH) };
     ((share * BINS as f64).max(0.0) as usize).min(BINS - 1)
 }
 
 /// Returns the scaled coordinate of an edge.
-pub fn edge(number: usize, signed: bool) -> f64 {
+pub(crate) fn edge(number: usize, signed: bool) -> f64 {
     let share = number as f64 / BINS as f64;
     if signed { REACH * share } else { REACH * (2.0 * share - 1.0) }
 }
 
 impl ParameterHistogram {
     /// Returns the share of a class per bin; empty without events.
-    pub fn shares(&self, class: Class) -> Vec<f64> {
+    pub(crate) fn shares(&self, class: Class) -> Vec<f64> {
         let counts = if class == Class::Gamma { &self.gamma } else { &self.hadron };
         let all: u64 = counts.iter().sum();
         if all == 0 {

@@ -11,7 +11,7 @@ use super::{Class, Measured, Sample, WeightSum};
 use serde::{Deserialize, Serialize};
 
 /// Fewer hadrons than this do not determine a survival.
-pub const MIN_HADRONS: u64 = 10;
+pub(crate) const MIN_HADRONS: u64 = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Auc {
@@ -23,7 +23,7 @@ pub struct Auc {
 impl Auc {
     /// Computes the area by the Mann–Whitney statistic, with the standard error by `DeLong`,
     /// `DeLong` and Clarke-Pearson (1988), Biometrics 44, 837. `None` if a class is empty.
-    pub fn of(sample: &Sample) -> Option<Auc> {
+    pub(crate) fn of(sample: &Sample) -> Option<Auc> {
         let (gamma, hadron) = (sample.gamma(), sample.hadron());
         let (m, n) = (gamma.len() as u64, hadron.len() as u64);
         if m == 0 || n == 0 {
@@ -50,13 +50,13 @@ impl Auc {
     }
 
     /// Returns the distance of the area above one half in standard errors (negative: below).
-    pub fn sigmas_above_half(&self) -> Option<f64> {
+    pub(crate) fn sigmas_above_half(&self) -> Option<f64> {
         self.error.filter(|e| *e > 0.0).map(|e| (self.value - 0.5) / e)
     }
 }
 
 /// Formats the area with its error, if it has one.
-pub fn auc_text(auc: &Auc) -> String {
+pub(crate) fn auc_text(auc: &Auc) -> String {
     match auc.error {
         Some(error) => Measured { value: auc.value, error }.to_string(),
         None => significant(auc.value, 4),
@@ -137,7 +137,7 @@ fn placement_variance(of: &[f64], among: &[f64]) -> Option<f64> {
 
 /// Events with `score >= threshold`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PassingCounts {
+pub(crate) struct PassingCounts {
     pub threshold: f64,
     pub gammas: WeightSum,
     pub hadrons: WeightSum,
@@ -145,7 +145,7 @@ pub struct PassingCounts {
 
 /// The whole curve in counts, from "nothing passes" to "everything passes".
 #[derive(Debug, Clone, PartialEq)]
-pub struct Roc {
+pub(crate) struct Roc {
     pub points: Vec<PassingCounts>,
     pub gammas: WeightSum,
     pub hadrons: WeightSum,
@@ -153,7 +153,7 @@ pub struct Roc {
 
 /// A point of the plotted curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct RocPoint {
+pub(crate) struct RocPoint {
     pub threshold: f64,
     pub gamma_efficiency: f64,
     pub hadron_survival: f64,
@@ -161,7 +161,7 @@ pub struct RocPoint {
 
 /// The curve at a given hadron survival.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct RocWorkingPoint {
+pub(crate) struct RocWorkingPoint {
     pub threshold: f64,
     /// The error is that of the efficiency at this survival: it includes the number of passing
     /// gammas, and the threshold, which the hadrons determine.
@@ -175,7 +175,7 @@ pub struct RocWorkingPoint {
 impl RocWorkingPoint {
     /// Returns the gamma efficiency divided by the root of the hadron survival. The survival is
     /// given; the uncertainty due to the number of hadrons is part of the error of the efficiency.
-    pub fn quality(&self) -> Measured {
+    pub(crate) fn quality(&self) -> Measured {
         let root = libm::sqrt(self.hadron_survival.value);
         let Measured { value, error } = self.gamma_efficiency;
         Measured { value: value / root, error: error / root }
@@ -183,7 +183,7 @@ impl RocWorkingPoint {
 }
 
 impl Roc {
-    pub fn of(sample: &Sample) -> Roc {
+    pub(crate) fn of(sample: &Sample) -> Roc {
         let (gamma, hadron) = (sample.gamma(), sample.hadron());
         let (mut below_gamma, mut below_hadron) = (gamma.len(), hadron.len());
         let mut points = Vec::new();
@@ -205,7 +205,7 @@ impl Roc {
     /// Returns at most `limit` (at least 2) points, including both ends; empty if a class is empty
     /// or has no weight. The points are spread evenly over gamma efficiency, hadron survival and
     /// its logarithm, so that a linear and a logarithmic axis are both well covered.
-    pub fn thinned(&self, limit: usize) -> Vec<RocPoint> {
+    pub(crate) fn thinned(&self, limit: usize) -> Vec<RocPoint> {
         if self.gammas.weight <= 0.0 || self.hadrons.weight <= 0.0 {
             return Vec::new();
         }
@@ -247,7 +247,7 @@ impl Roc {
 
     /// Returns the lowest threshold that at most a share `survival` of the hadrons pass; `None` if
     /// fewer than [`MIN_HADRONS`] effective ones do, or without gammas.
-    pub fn at_hadron_survival(&self, survival: f64) -> Option<RocWorkingPoint> {
+    pub(crate) fn at_hadron_survival(&self, survival: f64) -> Option<RocWorkingPoint> {
         let allowed = survival * self.hadrons.weight * (1.0 + 1e-12);
         let after = self.points.partition_point(|p| p.hadrons.weight <= allowed);
         let point = self.points.get(after.checked_sub(1)?)?;

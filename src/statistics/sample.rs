@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 const MAX_SCORE: f64 = f32::MAX as f64;
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     gamma: ClassScores,
     hadron: ClassScores,
     excluded: ClassCounts,
@@ -41,13 +41,13 @@ pub struct WeightSum {
 
 impl WeightSum {
     /// Returns the sum of `events` events of weight 1.
-    pub fn of(events: u64) -> WeightSum {
+    pub(crate) fn of(events: u64) -> WeightSum {
         WeightSum { events, weight: events as f64, squares: events as f64 }
     }
 
     /// Returns the sum with one more event.
     #[must_use]
-    pub fn with(self, weight: f64) -> WeightSum {
+    pub(crate) fn with(self, weight: f64) -> WeightSum {
         WeightSum {
             events: self.events + 1,
             weight: self.weight + weight,
@@ -56,7 +56,7 @@ impl WeightSum {
     }
 
     #[must_use]
-    pub fn plus(self, other: WeightSum) -> WeightSum {
+    pub(crate) fn plus(self, other: WeightSum) -> WeightSum {
         WeightSum {
             events: self.events + other.events,
             weight: self.weight + other.weight,
@@ -66,13 +66,13 @@ impl WeightSum {
 
     /// Returns the sum with each weight multiplied by `scale`.
     #[must_use]
-    pub fn scaled(self, scale: f64) -> WeightSum {
+    pub(crate) fn scaled(self, scale: f64) -> WeightSum {
         WeightSum { weight: self.weight * scale, squares: self.squares * scale * scale, ..self }
     }
 
     /// Returns the effective number of events, (Σw)²/Σw² (Kish 1965): the number of events of equal
     /// weight with the same precision.
-    pub fn effective(&self) -> f64 {
+    pub(crate) fn effective(&self) -> f64 {
         if self.squares > 0.0 { self.weight * self.weight / self.squares } else { 0.0 }
     }
 }
@@ -82,7 +82,7 @@ impl Sample {
     ///
     /// # Errors
     /// As [`Sample::weighted`].
-    pub fn new<S: Copy + Into<f64>>(scores: &[S], gamma: &[bool]) -> Result<Sample> {
+    pub(crate) fn new<S: Copy + Into<f64>>(scores: &[S], gamma: &[bool]) -> Result<Sample> {
         Sample::weighted(scores, gamma, None)
     }
 
@@ -92,7 +92,7 @@ impl Sample {
     ///
     /// # Errors
     /// `Internal` if the lengths differ, `Input` if a weight is unusable.
-    pub fn weighted<S: Copy + Into<f64>>(
+    pub(crate) fn weighted<S: Copy + Into<f64>>(
         scores: &[S],
         gamma: &[bool],
         weights: Option<&[f64]>,
@@ -129,16 +129,16 @@ impl Sample {
     }
 
     /// Returns the scores of the gammas, ascending.
-    pub fn gamma(&self) -> &[f64] {
+    pub(crate) fn gamma(&self) -> &[f64] {
         &self.gamma.score
     }
 
     /// Returns the scores of the hadrons, ascending.
-    pub fn hadron(&self) -> &[f64] {
+    pub(crate) fn hadron(&self) -> &[f64] {
         &self.hadron.score
     }
 
-    pub fn of(&self, class: Class) -> &[f64] {
+    pub(crate) fn of(&self, class: Class) -> &[f64] {
         &self.class(class).score
     }
 
@@ -150,18 +150,18 @@ impl Sample {
     }
 
     /// Returns the weights in the order of the scores, with mean 1; `None` if all are 1.
-    pub fn weights(&self, class: Class) -> Option<&[f64]> {
+    pub(crate) fn weights(&self, class: Class) -> Option<&[f64]> {
         let weight = &self.class(class).weight;
         (!weight.is_empty()).then_some(weight)
     }
 
     /// Returns the factor from given weights to those of mean 1.
-    pub fn scale(&self, class: Class) -> f64 {
+    pub(crate) fn scale(&self, class: Class) -> f64 {
         if self.weights(class).is_some() { self.class(class).scale } else { 1.0 }
     }
 
     /// Returns the sum over the events of a class from index `from` on.
-    pub fn from(&self, class: Class, from: usize) -> WeightSum {
+    pub(crate) fn from(&self, class: Class, from: usize) -> WeightSum {
         let scores = self.class(class);
         if scores.weight.is_empty() {
             return WeightSum::of(scores.score.len().saturating_sub(from) as u64);
@@ -171,7 +171,7 @@ impl Sample {
 
     /// Returns the empirical quantile of a class, as [`super::thresholds::threshold::quantile`]:
     /// the smallest score with at least a share `fraction` of the weight at or below it.
-    pub fn quantile(&self, class: Class, fraction: f64) -> Option<f64> {
+    pub(crate) fn quantile(&self, class: Class, fraction: f64) -> Option<f64> {
         let ClassScores { score, weight, .. } = self.class(class);
         if weight.is_empty() {
             return super::thresholds::threshold::quantile(score, fraction);
@@ -180,7 +180,7 @@ impl Sample {
     }
 
     /// Returns the negative of the quantile of the negated scores.
-    pub fn mirrored_quantile(&self, class: Class, fraction: f64) -> Option<f64> {
+    pub(crate) fn mirrored_quantile(&self, class: Class, fraction: f64) -> Option<f64> {
         let ClassScores { score, weight, .. } = self.class(class);
         let rank = if weight.is_empty() {
             super::thresholds::threshold::quantile_rank(score.len(), fraction)
@@ -191,18 +191,18 @@ impl Sample {
     }
 
     /// Returns the numbers of events with a usable score.
-    pub fn counts(&self) -> ClassCounts {
+    pub(crate) fn counts(&self) -> ClassCounts {
         let count = |scores: &ClassScores| scores.score.len() as u64;
         ClassCounts { gamma: count(&self.gamma), hadron: count(&self.hadron) }
     }
 
     /// Returns the numbers of events whose score is NaN.
-    pub fn excluded(&self) -> ClassCounts {
+    pub(crate) fn excluded(&self) -> ClassCounts {
         self.excluded
     }
 
     /// Returns the number of events whose score is infinite (kept, at the end of the range).
-    pub fn infinite(&self) -> u64 {
+    pub(crate) fn infinite(&self) -> u64 {
         self.infinite
     }
 }

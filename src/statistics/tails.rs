@@ -15,7 +15,7 @@ pub fn normal_below(x: f64) -> f64 {
 /// Returns the share of χ² with `degrees` degrees of freedom above x: Q(k/2, x/2), as a series below its
 /// middle and as a continued fraction above (Abramowitz and Stegun 1964, 6.5.29 and 6.5.31).
 /// It is 1 without degrees of freedom.
-pub fn chi2_above(x: f64, degrees: u64) -> f64 {
+pub(crate) fn chi2_above(x: f64, degrees: u64) -> f64 {
     let (a, x) = (0.5 * degrees as f64, 0.5 * x);
     if degrees == 0 || x <= 0.0 {
         return 1.0;
@@ -60,7 +60,7 @@ fn upper_fraction(a: f64, x: f64) -> f64 {
 /// Returns the regularised incomplete beta function `I_x(a, b)`, a and b above 0. For whole numbers
 /// it is the probability that at least a of a + b − 1 events pass, each with probability x. Uses
 /// its continued fraction (Abramowitz and Stegun 1964, 26.5.8) on the side where it converges.
-pub fn beta_below(x: f64, a: f64, b: f64) -> f64 {
+pub(crate) fn beta_below(x: f64, a: f64, b: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
         return if x <= 0.0 { 0.0 } else { 1.0 };
     }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
+pub(crate) enum FaultKind {
     /// One operation fails with an I/O error.
     InputOutput,
     /// From the Nth operation on, nothing can grow.
@@ -18,7 +18,7 @@ pub enum FaultKind {
     Death,
 }
 
-pub const KINDS: [FaultKind; 4] =
+pub(crate) const KINDS: [FaultKind; 4] =
     [FaultKind::InputOutput, FaultKind::Full, FaultKind::Short, FaultKind::Death];
 
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// Outcome of an operation.
-pub enum FaultOutcome {
+pub(crate) enum FaultOutcome {
     Done,
     Failed(io::Error),
     /// Half of the bytes are written before the failure.
@@ -42,7 +42,7 @@ pub enum FaultOutcome {
 }
 
 /// Runs `action` with a fault at its operation `n` (from 0); returns also whether it was reached.
-pub fn with_fault<T>(n: u64, kind: FaultKind, action: impl FnOnce() -> T) -> (T, bool) {
+pub(crate) fn with_fault<T>(n: u64, kind: FaultKind, action: impl FnOnce() -> T) -> (T, bool) {
     PLAN.set(Some(FaultPlan { left: n, kind, struck: false }));
     let outcome = action();
     let struck = PLAN.take().is_some_and(|plan| plan.struck);
@@ -50,14 +50,14 @@ pub fn with_fault<T>(n: u64, kind: FaultKind, action: impl FnOnce() -> T) -> (T,
 }
 
 /// Returns a folder in memory, if there is such a file system: thousands of syncs take time.
-pub fn memory_folder() -> tempfile::TempDir {
+pub(crate) fn memory_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap_or_else(|e| panic!("no temporary folder: {e}"))
 }
 
 /// Returns the outcome of the next operation; `grows` if it needs space.
-pub fn next_outcome(grows: bool) -> FaultOutcome {
+pub(crate) fn next_outcome(grows: bool) -> FaultOutcome {
     let Some(mut plan) = PLAN.get() else { return FaultOutcome::Done };
     let first = plan.left == 0 && !plan.struck;
     plan.left = plan.left.saturating_sub(1);

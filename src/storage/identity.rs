@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder that a command has opened, by path, device and inode.
 #[derive(Debug, Clone)]
-pub struct FolderIdentity {
+pub(crate) struct FolderIdentity {
     path: PathBuf,
     device_and_inode: (u64, u64),
 }
@@ -17,7 +17,7 @@ impl FolderIdentity {
     ///
     /// # Errors
     /// `Environment` if it cannot be looked at.
-    pub fn of(path: &Path) -> Result<FolderIdentity> {
+    pub(crate) fn of(path: &Path) -> Result<FolderIdentity> {
         let device_and_inode = device_and_inode(path)?;
         Ok(FolderIdentity { path: path.to_path_buf(), device_and_inode })
     }
@@ -27,7 +27,7 @@ impl FolderIdentity {
     ///
     /// # Errors
     /// `Environment`.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if device_and_inode(&self.path).ok() == Some(self.device_and_inode) {
             return Ok(());
         }

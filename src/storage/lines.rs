@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// A file of lines that only grows: ledgers, metrics, logs. It has one writer.
 #[derive(Debug)]
-pub struct AppendFile {
+pub(crate) struct AppendFile {
     file: File,
     path: PathBuf,
     length: u64, // bytes, up to and with the last line end
@@ -23,7 +23,7 @@ impl AppendFile {
     ///
     /// # Errors
     /// `Usage` if the file exists and may not be replaced, `Environment` if the disk fails.
-    pub fn create(path: &Path, overwrite: bool) -> Result<AppendFile> {
+    pub(crate) fn create(path: &Path, overwrite: bool) -> Result<AppendFile> {
         refuse_existing(path, overwrite)?;
         create_folder(&parent_of(path))?;
         let file = perform("create", path, || {
@@ -39,7 +39,7 @@ impl AppendFile {
     ///
     /// # Errors
     /// `Environment` if the disk fails.
-    pub fn resume(path: &Path) -> Result<AppendFile> {
+    pub(crate) fn resume(path: &Path) -> Result<AppendFile> {
         if !path.exists() {
             return AppendFile::create(path, false);
         }
@@ -55,7 +55,7 @@ impl AppendFile {
         Ok(AppendFile { file, path: path.to_path_buf(), length })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -63,7 +63,7 @@ impl AppendFile {
     ///
     /// # Errors
     /// `Internal` for a line with a line end, `Environment` if the disk fails.
-    pub fn append_line(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn append_line(&mut self, line: &str) -> Result<()> {
         if line.contains('\n') {
             return Err(Fault::new("a line to append contains a line end")
                 .file(&self.path)
@@ -89,7 +89,7 @@ impl AppendFile {
 /// A short text that is replaced in place. It survives the death of its process, but not that of
 /// its host: it is not synced.
 #[derive(Debug)]
-pub struct NoteFile {
+pub(crate) struct NoteFile {
     file: File,
     path: PathBuf,
 }
@@ -99,7 +99,7 @@ impl NoteFile {
     ///
     /// # Errors
     /// `Environment` if the disk fails.
-    pub fn create(path: &Path) -> Result<NoteFile> {
+    pub(crate) fn create(path: &Path) -> Result<NoteFile> {
         create_folder(&parent_of(path))?;
         refuse_irregular(path)?;
         let file = perform("create", path, || {
@@ -112,7 +112,7 @@ impl NoteFile {
     ///
     /// # Errors
     /// `Environment` if the disk fails.
-    pub fn write(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn write(&mut self, line: &str) -> Result<()> {
         let bytes = format!("{line}\n").into_bytes();
         perform("write", &self.path, || self.file.write_all_at(&bytes, 0))
     }
@@ -121,7 +121,7 @@ impl NoteFile {
     ///
     /// # Errors
     /// `Environment` if the disk fails.
-    pub fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self) -> Result<()> {
         remove_file(&self.path)
     }
 }

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Name of the lock file of a folder.
-pub const NAME: &str = ".lock";
+pub(crate) const NAME: &str = ".lock";
 const PAUSE: Duration = Duration::from_millis(50);
 /// Limit of attempts to create a folder again that disappears.
 const MAX_RESTORED: usize = 100;
@@ -36,7 +36,7 @@ const MAX_RECORD_BYTES: u64 = 4096;
 
 /// A locked output; it is unlocked when dropped.
 #[derive(Debug)]
-pub struct OutputLock {
+pub(crate) struct OutputLock {
     held: Vec<HeldFile>,
     folder: PathBuf,
     /// The outermost folder that was created for the lock file.
@@ -87,7 +87,7 @@ impl OutputLock {
     ///
     /// # Errors
     /// `Stopped` (exit code 75) if another job still holds the lock after `timeout`.
-    pub fn folder(folder: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
+    pub(crate) fn folder(folder: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
         OutputLock::take(folder, &[(OsStr::new(NAME).into(), LockMode::Exclusive)], timeout)
     }
 
@@ -95,7 +95,7 @@ impl OutputLock {
     ///
     /// # Errors
     /// As [`OutputLock::folder`].
-    pub fn part(
+    pub(crate) fn part(
         folder: &Path,
         (index, count): (usize, usize),
         timeout: Duration,
@@ -109,7 +109,7 @@ impl OutputLock {
     ///
     /// # Errors
     /// As [`OutputLock::folder`].
-    pub fn file(target: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
+    pub(crate) fn file(target: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
         let Some(name) = target.file_name() else { return Ok(None) };
         let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
         let own = format!(".{}{NAME}", &hash[..16]);
@@ -171,7 +171,7 @@ impl OutputLock {
 
     /// Keeps the lock files, unlocked: they then mark the purpose of the folder.
     #[must_use]
-    pub fn leaving_files(mut self) -> OutputLock {
+    pub(crate) fn leaving_files(mut self) -> OutputLock {
         self.leaves_files = true;
         self
     }

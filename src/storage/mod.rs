@@ -16,16 +16,16 @@
 pub(crate) mod faults;
 mod identity;
 mod lines;
-pub mod lock;
+pub(crate) mod lock;
 mod operations;
 mod process_tag;
 mod staged;
 
-pub use identity::FolderIdentity;
-pub use lines::{AppendFile, NoteFile};
+pub(crate) use identity::FolderIdentity;
+pub(crate) use lines::{AppendFile, NoteFile};
 pub use operations::{create_folder, disk_fault, needing, refuse_existing, remove_file};
-pub use process_tag::{ProcessTag, remove_dead_parts, remove_dead_parts_below};
-pub use staged::{Staged, StagedFile};
+pub(crate) use process_tag::{ProcessTag, remove_dead_parts, remove_dead_parts_below};
+pub(crate) use staged::{Staged, StagedFile};
 
 use crate::error::{Fault, Result};
 use operations::{
@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// `Usage` if the output is not a regular file, `Environment` if the disk fails.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = || {
         let staged = Staged::new(path, true)?;
         let mut file = perform("create", staged.part(), || File::create_new(staged.part()))?;
@@ -57,7 +57,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// `Usage` if the output is not a regular file, `Environment` if the disk fails.
-pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     let is_same = fs::metadata(path)
         .is_ok_and(|data| data.is_file() && data.len() == bytes.len() as u64)
         && fs::read(path).is_ok_and(|found| found == bytes);
@@ -65,7 +65,7 @@ pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Returns whether a folder exists and this process cannot write to it.
-pub fn is_read_only(folder: &Path) -> bool {
+pub(crate) fn is_read_only(folder: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return false };
     // SAFETY: access(2) reads a text that ends with 0 and writes nothing.
@@ -78,7 +78,7 @@ pub fn is_read_only(folder: &Path) -> bool {
 
 /// Returns the number of bytes that this process may still write to the file system of a folder;
 /// `None` if the system does not report it.
-pub fn free_bytes(folder: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
     let mut stats = std::mem::MaybeUninit::<libc::statvfs>::uninit();
@@ -98,7 +98,7 @@ pub fn free_bytes(folder: &Path) -> Option<u64> {
 ///
 /// # Errors
 /// `Usage` if the target exists, `Environment` if the disk fails.
-pub fn publish_folder(part: &Path, target: &Path) -> Result<()> {
+pub(crate) fn publish_folder(part: &Path, target: &Path) -> Result<()> {
     if fs::symlink_metadata(target).is_ok() {
         return Err(Fault::new("the folder to publish already exists")
             .file(target)
@@ -127,13 +127,13 @@ pub fn remove_folder(path: &Path) -> Result<()> {
 }
 
 /// Returns the outermost of the folders that [`create_folder`] would create; `None` if all exist.
-pub fn outermost_missing(path: &Path) -> Option<PathBuf> {
+pub(crate) fn outermost_missing(path: &Path) -> Option<PathBuf> {
     let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     path.ancestors().take_while(missing).last().map(Path::to_path_buf)
 }
 
 /// Removes this folder and its parents up to `outermost`, as long as they are empty.
-pub fn remove_if_empty(path: &Path, outermost: &Path) {
+pub(crate) fn remove_if_empty(path: &Path, outermost: &Path) {
     for folder in path.ancestors() {
         let removed = unless_absent(fs::remove_dir(folder));
         if removed.is_err() || folder == outermost {
@@ -146,7 +146,7 @@ pub fn remove_if_empty(path: &Path, outermost: &Path) {
 ///
 /// # Errors
 /// `Usage` if the target is not a regular file, `Environment` if the disk fails.
-pub fn move_to(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn move_to(from: &Path, to: &Path) -> Result<()> {
     refuse_irregular(to)?;
     perform("move", from, || fs::rename(from, to))?;
     sync_folder(&parent_of(to))?;
@@ -154,7 +154,7 @@ pub fn move_to(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Returns the name of an unfinished file or folder: `NAME.part` in the same folder.
-pub fn part_path(target: &Path) -> PathBuf {
+pub(crate) fn part_path(target: &Path) -> PathBuf {
     with_suffix(target, PART)
 }
 
@@ -163,7 +163,7 @@ pub fn part_path(target: &Path) -> PathBuf {
 ///
 /// # Errors
 /// `Environment` if the disk fails.
-pub fn sweep_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sweep_folder(folder: &Path) -> Result<()> {
     if !folder.is_dir() {
         return Ok(());
     }

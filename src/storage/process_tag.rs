@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Identifier of a process, which distinguishes its unfinished outputs from those of any other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProcessTag {
+pub(crate) struct ProcessTag {
     /// Hash of the name of the host and its last start.
     host: String,
     process: u32,
@@ -19,7 +19,7 @@ impl ProcessTag {
     /// # Errors
     /// `Environment` if the system does not identify the host: processes of different hosts could
     /// then not be distinguished.
-    pub fn own() -> Result<ProcessTag> {
+    pub(crate) fn own() -> Result<ProcessTag> {
         let (boot, name) = (kernel_text("random/boot_id")?, kernel_text("hostname")?);
         let hash = blake3::hash(format!("{name}{boot}").as_bytes()).to_hex();
         Ok(ProcessTag { host: hash[..8].to_string(), process: std::process::id() })
@@ -27,14 +27,14 @@ impl ProcessTag {
 
     /// Parses the form that [`Display`](std::fmt::Display) writes; any other text belongs to no
     /// host.
-    pub fn parse(text: &str) -> ProcessTag {
+    pub(crate) fn parse(text: &str) -> ProcessTag {
         let parts = text.split_once('-').and_then(|(host, id)| Some((host, id.parse().ok()?)));
         let (host, process) = parts.unwrap_or(("", 0));
         ProcessTag { host: host.to_string(), process }
     }
 
     /// Returns whether it was a process of this host that has ended.
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         ProcessTag::own().is_ok_and(|own| own.host == self.host) && !is_running(self.process)
     }
 
@@ -79,7 +79,7 @@ impl std::fmt::Display for ProcessTag {
 ///
 /// # Errors
 /// `Environment` if the disk fails.
-pub fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
+pub(crate) fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     let own = ProcessTag::own()?;
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -96,7 +96,7 @@ pub fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
 ///
 /// # Errors
 /// `Environment` if the disk fails.
-pub fn remove_dead_parts_below(folder: &Path, is_locked: bool) -> Result<()> {
+pub(crate) fn remove_dead_parts_below(folder: &Path, is_locked: bool) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     let own = ProcessTag::own()?;
     for entry in entries.flatten() {

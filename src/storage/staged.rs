@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// An output that other code writes at [`Staged::part`]; [`Staged::commit`] gives it its name.
 /// Dropped without a commit, it leaves no file.
 #[derive(Debug)]
-pub struct Staged {
+pub(crate) struct Staged {
     part: PathBuf,
     target: PathBuf,
     committed: bool,
@@ -23,7 +23,7 @@ impl Staged {
     ///
     /// # Errors
     /// `Usage` if the target may not be replaced, `Environment` if the disk fails.
-    pub fn new(target: &Path, overwrite: bool) -> Result<Staged> {
+    pub(crate) fn new(target: &Path, overwrite: bool) -> Result<Staged> {
         refuse_existing(target, overwrite)?;
         create_folder(&parent_of(target))?;
         let part = ProcessTag::own()?.part_of(target);
@@ -32,12 +32,12 @@ impl Staged {
     }
 
     /// Returns the path at which the file is written before it is committed.
-    pub fn part(&self) -> &Path {
+    pub(crate) fn part(&self) -> &Path {
         &self.part
     }
 
     /// Returns the final path of the file.
-    pub fn target(&self) -> &Path {
+    pub(crate) fn target(&self) -> &Path {
         &self.target
     }
 
@@ -45,7 +45,7 @@ impl Staged {
     ///
     /// # Errors
     /// `Environment` if the disk fails.
-    pub fn commit(mut self) -> Result<()> {
+    pub(crate) fn commit(mut self) -> Result<()> {
         sync_file(&self.part)?;
         refuse_irregular(&self.target)?;
         rename(&self.part, &self.target)?;
@@ -66,7 +66,7 @@ impl Drop for Staged {
 /// A file of this program that is written piece by piece, and gets its name only when it is
 /// complete. Dropped without [`StagedFile::commit`], it leaves no file.
 #[derive(Debug)]
-pub struct StagedFile {
+pub(crate) struct StagedFile {
     file: File, // closed before the part is removed
     staged: Staged,
     length: u64,
@@ -77,7 +77,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// As [`Staged::new`].
-    pub fn create(target: &Path, overwrite: bool) -> Result<StagedFile> {
+    pub(crate) fn create(target: &Path, overwrite: bool) -> Result<StagedFile> {
         let staged = Staged::new(target, overwrite)?;
         let file = perform("create", staged.part(), || File::create_new(staged.part()))?;
         Ok(StagedFile { file, staged, length: 0 })
@@ -87,7 +87,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// `Environment` if the disk fails.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.length += bytes.len() as u64;
         put("write", self.staged.part(), &mut self.file, bytes)
             .map_err(|error| needing(error, self.length))
@@ -97,7 +97,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// `Environment` if the disk fails.
-    pub fn commit(self) -> Result<()> {
+    pub(crate) fn commit(self) -> Result<()> {
         let StagedFile { file, staged, length } = self;
         drop(file);
         staged.commit().map_err(|error| needing(error, length))

@@ -11,7 +11,7 @@ use crate::error::{Error, Fault, Result};
 use crate::statistics::{BinnedThresholds, ClassCounts, Rule, Threshold};
 
 /// Returns an error if a bin has too few held-out events for the configured rule.
-pub fn check(comm: &dyn Communicator, events: &TrainingEvents) -> Result<()> {
+pub(crate) fn check(comm: &dyn Communicator, events: &TrainingEvents) -> Result<()> {
     let Some(settings) = &events.plan.config.thresholds else { return Ok(()) };
     let bins = settings.edges.len() + 1;
     let calibration = events.has_calibration();
@@ -40,7 +40,7 @@ pub fn check(comm: &dyn Communicator, events: &TrainingEvents) -> Result<()> {
 }
 
 /// Chooses the threshold of every configured bin by the rule of the model.
-pub fn thresholds(
+pub(crate) fn thresholds(
     comm: &dyn Communicator,
     validation: Validation,
     global: Option<Threshold>,
@@ -75,7 +75,7 @@ pub fn thresholds(
 
 /// Returns the rule for the threshold of the model. Rates of an observation refer to events before
 /// the cuts; the shares that pass the cuts are those of the rows that were read.
-pub fn threshold_rule(events: &TrainingEvents) -> Result<Rule> {
+pub(crate) fn threshold_rule(events: &TrainingEvents) -> Result<Rule> {
     let config = &events.plan.config;
     let quantile =
         Rule::Quantile { normal: config.model.normal, fraction: config.calibration.quantile };

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Checkpoints of one start. Rank 0 writes them; its journal has the run folder.
-pub struct Checkpoints<'a> {
+pub(crate) struct Checkpoints<'a> {
     plan: &'a TrainingPlan,
     /// Device class of the engines.
     engine: &'static str,
@@ -26,7 +26,7 @@ pub struct Checkpoints<'a> {
 
 impl<'a> Checkpoints<'a> {
     /// Creates the state of a start; `engine` is the device class of its engines.
-    pub fn new(
+    pub(crate) fn new(
         plan: &'a TrainingPlan,
         engine: &'static str,
         allow_engine_change: bool,
@@ -37,17 +37,21 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Returns whether the configured interval has passed.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.last.elapsed() >= Duration::from_secs(self.plan.config.run.checkpoint_seconds)
     }
 
     /// Returns whether the newest checkpoint in a folder can be resumed by this run.
-    pub fn can_resume(&self, folder: &Path) -> bool {
+    pub(crate) fn can_resume(&self, folder: &Path) -> bool {
         self.newest(folder).is_ok_and(|state| state.is_some())
     }
 
     /// Returns the state of the newest checkpoint on all ranks, or a new one.
-    pub fn resume(&self, comm: &dyn Communicator, journal: Option<&Journal>) -> Result<TrainState> {
+    pub(crate) fn resume(
+        &self,
+        comm: &dyn Communicator,
+        journal: Option<&Journal>,
+    ) -> Result<TrainState> {
         let found = journal.map(|journal| self.newest(&journal.folder.file(CHECKPOINTS)));
         let found = sync_result(comm, found.transpose())?.flatten();
         let (mut weights, mut progress) = match &found {
@@ -67,7 +71,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Writes a checkpoint on rank 0.
-    pub fn save(
+    pub(crate) fn save(
         &mut self,
         comm: &dyn Communicator,
         journal: Option<&mut Journal>,
@@ -87,7 +91,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Returns number and time of the checkpoints of this start, for the log.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let all = self.began.elapsed().as_secs_f64();
         let share = 100.0 * self.time.as_secs_f64() / all;
         format!("{} checkpoint(s) took {share:.2} % of {all:.1} s", self.count)

@@ -12,7 +12,7 @@ use crate::error::{Error, Fault, Result};
 use crate::metrics::{EpochMetrics, FlowMetrics};
 
 /// Gathers the losses of the epoch of all shards on all ranks.
-pub fn gather_losses(
+pub(crate) fn gather_losses(
     comm: &dyn Communicator,
     events: &TrainingEvents,
     state: &mut TrainState,
@@ -30,7 +30,7 @@ pub fn gather_losses(
 }
 
 /// Returns the metrics of the current epoch.
-pub fn metrics(
+pub(crate) fn metrics(
     events: &TrainingEvents,
     p: &Progress,
     held_out: Option<&ValidationMetrics>,
@@ -84,7 +84,7 @@ fn flow_metrics(
 /// Keeps the weights with the best held-out metrics: for each flow by its likelihood, or for all
 /// flows together by the loss of a fine-tuning. Without held-out events, the last weights are
 /// published. Returns whether there is an improvement.
-pub fn keep_best(
+pub(crate) fn keep_best(
     plan: &TrainingPlan,
     state: &mut TrainState,
     held_out: Option<&ValidationMetrics>,
@@ -121,7 +121,7 @@ pub fn keep_best(
 }
 
 /// Returns an error if a push has raised the NLL of normal events beyond its bound.
-pub fn check_bound(
+pub(crate) fn check_bound(
     plan: &TrainingPlan,
     p: &Progress,
     held_out: Option<&ValidationMetrics>,

@@ -34,7 +34,7 @@ const SHORTEST_S: f64 = 900.0;
 
 /// Estimated resources of a training.
 #[derive(Debug, Clone, Serialize)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     pub rows: u64,
     pub files: usize,
     pub parameters: usize,
@@ -59,7 +59,7 @@ pub struct Estimate {
 
 /// Estimate for a number of ranks.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct PerRanks {
+pub(crate) struct PerRanks {
     pub ranks: u64,
     pub memory_bytes_per_rank: u64,
     pub seconds: f64,
@@ -93,7 +93,7 @@ impl TrainingWork {
 ///
 /// # Errors
 /// Those of a training before it reads events.
-pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
+pub(crate) fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     preflight::same_on_all(
         comm,
         "the configuration",

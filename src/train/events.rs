@@ -30,7 +30,7 @@ const FEWEST_EVENTS: u64 = 100;
 const INPUTS: &str = "data.gamma and data.hadron";
 
 /// Events of a training on this rank, scaled.
-pub struct TrainingEvents<'a> {
+pub(crate) struct TrainingEvents<'a> {
     pub plan: &'a TrainingPlan,
     pub stores: Vec<EventStore>, // (real populations)
     pub scaler: Vec<ScaledFeature>,
@@ -44,7 +44,7 @@ pub struct TrainingEvents<'a> {
 
 impl<'a> TrainingEvents<'a> {
     /// Reads and checks this rank's shards, and scales their events.
-    pub fn load(
+    pub(crate) fn load(
         comm: &dyn Communicator,
         plan: &'a TrainingPlan,
         allow_few_events: bool,
@@ -83,23 +83,23 @@ impl<'a> TrainingEvents<'a> {
     }
 
     /// Returns the number of steps per epoch.
-    pub fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         let most = self.rows.iter().map(|r| r.train).max().unwrap_or(0);
         most.div_ceil(self.plan.config.train.batch)
     }
 
     /// Returns the number of steps of a whole stage.
-    pub fn stage_steps(&self, stage: &Objective) -> u64 {
+    pub(crate) fn stage_steps(&self, stage: &Objective) -> u64 {
         self.steps() * stage.settings(&self.plan.config.train).epochs
     }
 
     /// Returns whether there are events for calibration; otherwise the validation events are used.
-    pub fn has_calibration(&self) -> bool {
+    pub(crate) fn has_calibration(&self) -> bool {
         self.rows.iter().all(|rows| rows.calibration > 0)
     }
 
     /// Returns the quantile of normal log p that a stage tracks, if any.
-    pub fn followed_quantile(&self, stage: usize) -> Option<f64> {
+    pub(crate) fn followed_quantile(&self, stage: usize) -> Option<f64> {
         let low_density =
             self.synthetic.as_ref().and_then(|s| AnomalyMaker::low_density_quantile(&s.anomalies));
         match &self.plan.stages[stage] {
@@ -110,7 +110,7 @@ impl<'a> TrainingEvents<'a> {
 
     /// Returns the bins of held-out events of a population on this rank: of the calibration part
     /// or of the validation part.
-    pub fn held_out_bins(&self, population: usize, calibration: bool) -> Vec<u16> {
+    pub(crate) fn held_out_bins(&self, population: usize, calibration: bool) -> Vec<u16> {
         let shards = self.stores[population].shards.iter();
         let rows = shards.map(|s| if calibration { &s.calibration } else { &s.validation });
         rows.flat_map(|rows| rows.bins().iter().copied()).collect()

@@ -9,7 +9,7 @@ use crate::error::{Error, Fault, Result};
 use crate::statistics::{Calibration, Rule, WeightSum};
 
 /// Fewest training events of a class; with fewer, a flow only learns the sample.
-pub const LEAST_TO_TRAIN: u64 = 50;
+pub(crate) const LEAST_TO_TRAIN: u64 = 50;
 /// Fewest training events of each class if two densities are compared; cannot be waived.
 const LEAST_OF_TWO: u64 = 100;
 /// Fewest held-out events of a class for a threshold; with fewer, it is random.
@@ -23,7 +23,7 @@ const ALLOW: &str = "--allow-few-events skips this check";
 ///
 /// # Errors
 /// Input error.
-pub fn check_training(
+pub(crate) fn check_training(
     rows: &RowCounts,
     plan: &TrainingPlan,
     class: Class,
@@ -65,7 +65,7 @@ pub fn check_training(
 ///
 /// # Errors
 /// Input error.
-pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &TrainingPlan) -> Result<()> {
+pub(crate) fn check_threshold(rows: &[(Class, RowCounts)], plan: &TrainingPlan) -> Result<()> {
     let rule = Rule::configured(&plan.config.calibration)?;
     let normal = plan.config.model.normal;
     let classes = rule.map_or(vec![normal], Rule::classes);
@@ -90,7 +90,7 @@ pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &TrainingPlan) -> Resu
 }
 
 /// Returns an error if the files cannot have enough events, before they are read.
-pub fn check_rows(training: u64, allowed: bool) -> Result<()> {
+pub(crate) fn check_rows(training: u64, allowed: bool) -> Result<()> {
     if allowed || training >= LEAST_TO_TRAIN {
         return Ok(());
     }
@@ -107,7 +107,7 @@ pub fn check_rows(training: u64, allowed: bool) -> Result<()> {
 ///
 /// # Errors
 /// Input error.
-pub fn check_calibration(gammas: [WeightSum; 2], hadrons: [WeightSum; 2]) -> Result<()> {
+pub(crate) fn check_calibration(gammas: [WeightSum; 2], hadrons: [WeightSum; 2]) -> Result<()> {
     // The calibration part is used if both classes have one.
     let part = usize::from(gammas[1].events > 0 && hadrons[1].events > 0);
     Calibration::refuse_few([gammas[part], hadrons[part]])
@@ -117,7 +117,7 @@ pub fn check_calibration(gammas: [WeightSum; 2], hadrons: [WeightSum; 2]) -> Res
 ///
 /// # Errors
 /// Input error, or an error of reading the files.
-pub fn check_weights(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<()> {
+pub(crate) fn check_weights(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<()> {
     if plan.config.model.mode != Mode::Ratio || !plan.selection.has_weight() {
         return Ok(());
     }
@@ -139,7 +139,7 @@ pub fn check_weights(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<()>
 }
 
 /// Logs a warning if a flow has many parameters for its events.
-pub fn warn_of_parameters(events: u64, class: Class, plan: &TrainingPlan) {
+pub(crate) fn warn_of_parameters(events: u64, class: Class, plan: &TrainingPlan) {
     let parameters = (plan.parameters / plan.flows.len()) as u64;
     if events * MOST_PARAMETERS < parameters {
         log::warn!(

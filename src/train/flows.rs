@@ -28,7 +28,7 @@ pub enum Population {
 
 impl Population {
     /// Returns the class of real events.
-    pub fn class(self) -> Option<Class> {
+    pub(crate) fn class(self) -> Option<Class> {
         match self {
             Population::Real(class) => Some(class),
             Population::Synthetic => None,
@@ -49,13 +49,13 @@ pub enum Objective {
 
 impl FlowPlan {
     /// Returns the range of its parameters, if each flow has `parameters`.
-    pub fn range(index: usize, parameters: usize) -> Range<usize> {
+    pub(crate) fn range(index: usize, parameters: usize) -> Range<usize> {
         index * parameters..(index + 1) * parameters
     }
 }
 
 /// Returns the flows of a mode; the first represents the normal class.
-pub fn flows(mode: Mode, normal: Class) -> Vec<FlowPlan> {
+pub(crate) fn flows(mode: Mode, normal: Class) -> Vec<FlowPlan> {
     let first = |name| FlowPlan { name, class: normal, population: 0 };
     let other = |name| FlowPlan { name, class: normal.other(), population: 1 };
     match (mode, normal) {
@@ -67,7 +67,7 @@ pub fn flows(mode: Mode, normal: Class) -> Vec<FlowPlan> {
 }
 
 /// Returns the populations of a mode; the first is the normal class.
-pub fn populations(mode: Mode, normal: Class) -> Vec<Population> {
+pub(crate) fn populations(mode: Mode, normal: Class) -> Vec<Population> {
     let first = Population::Real(normal);
     match mode {
         Mode::OneClass => vec![first],
@@ -77,7 +77,7 @@ pub fn populations(mode: Mode, normal: Class) -> Vec<Population> {
 }
 
 /// Returns the stages of a training in order.
-pub fn stages(config: &Config) -> Vec<Objective> {
+pub(crate) fn stages(config: &Config) -> Vec<Objective> {
     let fine_tune = config.fine_tune.clone().map(|fine_tune| match config.model.mode {
         Mode::SyntheticPush => Objective::Push(fine_tune),
         _ => Objective::CrossEntropy(fine_tune),
@@ -87,7 +87,7 @@ pub fn stages(config: &Config) -> Vec<Objective> {
 
 impl Objective {
     /// Returns the name of the stage in metrics.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Objective::Likelihood => "likelihood",
             Objective::Push(_) => "push",
@@ -96,7 +96,7 @@ impl Objective {
     }
 
     /// Returns the settings of a fine-tuning stage.
-    pub fn fine_tune(&self) -> Option<&FineTune> {
+    pub(crate) fn fine_tune(&self) -> Option<&FineTune> {
         match self {
             Objective::Likelihood => None,
             Objective::Push(fine_tune) | Objective::CrossEntropy(fine_tune) => Some(fine_tune),
@@ -104,7 +104,7 @@ impl Objective {
     }
 
     /// Returns the settings of the optimiser in this stage.
-    pub fn settings(&self, train: &Train) -> Train {
+    pub(crate) fn settings(&self, train: &Train) -> Train {
         match self.fine_tune() {
             None => train.clone(),
             Some(f) => Train {
@@ -118,7 +118,7 @@ impl Objective {
 
     /// Returns the weight of the term in addition to the likelihood, at step `step` of `steps` of
     /// the stage.
-    pub fn weight(&self, step: u64, steps: u64) -> f64 {
+    pub(crate) fn weight(&self, step: u64, steps: u64) -> f64 {
         let Some(f) = self.fine_tune() else { return 0.0 };
         let ramp = f.ramp * steps as f64;
         if ramp > 0.0 { f.weight * ((step as f64 + 1.0) / ramp).min(1.0) } else { f.weight }

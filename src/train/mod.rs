@@ -8,7 +8,7 @@ mod bins;
 mod checkpoints;
 mod engines;
 mod epoch;
-pub mod estimate;
+pub(crate) mod estimate;
 mod events;
 mod few;
 mod flows;
@@ -31,7 +31,7 @@ mod validation;
 
 pub use options::{Options, Summary};
 pub use run::run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
-pub use validate_inputs::{cut_flows, validate_inputs};
+pub(crate) use validate_inputs::{cut_flows, validate_inputs};
 
 use crate::comm::{Communicator, StopFlag, is_root, mark_shared, preflight, sync_result, watch};
 use crate::data::selection::Selection;
@@ -59,7 +59,7 @@ pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Resul
 ///
 /// # Errors
 /// Those of [`run`] and of `conclude`.
-pub fn run_and_conclude(
+pub(crate) fn run_and_conclude(
     comm: &dyn Communicator,
     options: &Options,
     stop: &StopFlag,

@@ -25,7 +25,7 @@ struct OffendingEvents {
 }
 
 /// Describes the offending events of a step's batch, identically on all ranks.
-pub fn describe(
+pub(crate) fn describe(
     comm: &dyn Communicator,
     training: &TrainingEvents,
     flows: &FlowEngines,

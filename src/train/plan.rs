@@ -83,7 +83,7 @@ impl TrainingPlan {
     }
 
     /// Resolves a configuration without hashing the content of its files.
-    pub fn without_hashes(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
+    pub(crate) fn without_hashes(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
         sync_result(comm, TrainingPlan::resolve(comm, config))
     }
 
@@ -144,24 +144,24 @@ impl TrainingPlan {
     }
 
     /// Returns the size of the sketches of the training events.
-    pub fn sketched(&self) -> sketch::SketchShape {
+    pub(crate) fn sketched(&self) -> sketch::SketchShape {
         let rows: u64 = self.sources.iter().chain(&self.filed).map(|s| s.rows).sum();
         sketch::SketchShape::new((rows as f64 * (1.0 - self.config.split.test)).ceil() as u64)
     }
 
     /// Returns the number of parameters of each flow.
-    pub fn flow_parameters(&self) -> usize {
+    pub(crate) fn flow_parameters(&self) -> usize {
         self.parameters / self.flows.len()
     }
 
     /// Returns the number of rows in all files.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.sources.iter().map(|s| s.rows).sum()
     }
 
     /// Returns the bytes that one rank of `ranks` needs: its events, and the state of the
     /// optimiser.
-    pub fn memory(&self, ranks: u64, threads: u64) -> u64 {
+    pub(crate) fn memory(&self, ranks: u64, threads: u64) -> u64 {
         let events = self.rows().div_ceil(ranks) * 4 * self.spec.features as u64;
         let weights = self.parameters as u64 * (5 * 4 + 16 + threads * 24);
         events + weights
@@ -169,7 +169,7 @@ impl TrainingPlan {
 }
 
 /// Returns the hash of a configuration without `[run]` and of the hashes of the files.
-pub fn run_hash(config: &Config, files: &[&str]) -> Result<String> {
+pub(crate) fn run_hash(config: &Config, files: &[&str]) -> Result<String> {
     let text = format!("{}\n{}", config.hash()?, files.join("\n"));
     Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
 }
@@ -349,7 +349,7 @@ fn same_units<'a>(
 }
 
 /// Returns the unit of each feature in a table.
-pub fn feature_units(table: &Table, selection: &Selection) -> Vec<String> {
+pub(crate) fn feature_units(table: &Table, selection: &Selection) -> Vec<String> {
     let unit = |name: &str| table.unit(name).or(canonical_unit(name)).unwrap_or("1").to_string();
     selection.features().iter().map(|f| unit(&f.name)).collect()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Progress bar and log file of a run.
 #[derive(Debug)]
-pub struct ProgressLog {
+pub(crate) struct ProgressLog {
     log: AppendFile,
     bar: Option<ProgressBar>,
     interval: Duration,
@@ -20,7 +20,7 @@ pub struct ProgressLog {
 
 impl ProgressLog {
     /// Opens the log; the bar is shown on a terminal only.
-    pub fn new(log: &Path, steps: u64, interval: Duration) -> Result<ProgressLog> {
+    pub(crate) fn new(log: &Path, steps: u64, interval: Duration) -> Result<ProgressLog> {
         let bar =
             (std::io::stderr().is_terminal() && log::log_enabled!(log::Level::Info)).then(|| {
                 let style =
@@ -38,7 +38,7 @@ impl ProgressLog {
     }
 
     /// Logs a line immediately, in the log file too.
-    pub fn say(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn say(&mut self, line: &str) -> Result<()> {
         match &self.bar {
             Some(bar) => bar.suspend(|| log::info!("{line}")),
             None => log::info!("{line}"),
@@ -47,12 +47,17 @@ impl ProgressLog {
     }
 
     /// Writes a line to the log file only.
-    pub fn log(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn log(&mut self, line: &str) -> Result<()> {
         self.log.append_line(line)
     }
 
     /// Counts a step with `events` events; logs `line` of the rate if the interval has passed.
-    pub fn step(&mut self, step: u64, events: u64, line: impl Fn(f64) -> String) -> Result<()> {
+    pub(crate) fn step(
+        &mut self,
+        step: u64,
+        events: u64,
+        line: impl Fn(f64) -> String,
+    ) -> Result<()> {
         self.events += events;
         if let Some(bar) = &self.bar {
             bar.set_position(step);

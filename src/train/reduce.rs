@@ -8,7 +8,7 @@ use crate::comm::{Communicator, StopFlag, StopReason};
 use crate::error::Result;
 
 /// Reduced values of a step, equal on all ranks.
-pub struct Agreed {
+pub(crate) struct Agreed {
     pub events: Vec<u64>, // (flows)
     /// Divisor of each flow's gradient sum.
     pub divisors: Vec<f64>, // (flows)
@@ -25,14 +25,14 @@ pub struct Agreed {
 
 /// Requests of this rank; only rank 0 has any.
 #[derive(Debug, Clone, Copy)]
-pub struct Requests {
+pub(crate) struct Requests {
     pub checkpoint: bool,
     /// Time limit that has passed.
     pub limit: Option<Stop>,
 }
 
 /// Adds gradient sums over all ranks exactly, with the counts and requests for common decisions.
-pub fn reduce(
+pub(crate) fn reduce(
     comm: &dyn Communicator,
     plan: &TrainingPlan,
     flows: &FlowEngines,

@@ -15,7 +15,10 @@ use std::collections::BTreeMap;
 const LEAST_COORDINATE: f64 = 1e-12;
 
 /// Computes the quantiles of every real class.
-pub fn classes(comm: &dyn Communicator, validation: Validation) -> Result<Vec<ClassReference>> {
+pub(crate) fn classes(
+    comm: &dyn Communicator,
+    validation: Validation,
+) -> Result<Vec<ClassReference>> {
     let mut classes = Vec::new();
     for (population, of) in validation.events.plan.populations.iter().enumerate() {
         if let Population::Real(class) = of {
@@ -26,7 +29,7 @@ pub fn classes(comm: &dyn Communicator, validation: Validation) -> Result<Vec<Cl
 }
 
 /// Merges the sketches of all ranks, and describes them with the classes.
-pub fn with_sketches(
+pub(crate) fn with_sketches(
     comm: &dyn Communicator,
     sketches: &mut Sketches,
     classes: Vec<ClassReference>,

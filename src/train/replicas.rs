@@ -12,7 +12,7 @@ use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 
 /// Returns an error on all ranks if their weights are not equal bit by bit.
-pub fn check(comm: &dyn Communicator, state: &TrainState) -> Result<()> {
+pub(crate) fn check(comm: &dyn Communicator, state: &TrainState) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
     }

@@ -24,7 +24,7 @@ pub fn adam(train: &Train, rate: f64, update: u64, divisor: f64) -> Adam {
 }
 
 /// Returns the learning rate of a step: linear warm-up, then half a cosine down to `final_rate`.
-pub fn learning_rate(train: &Train, step: u64, steps: u64) -> f64 {
+pub(crate) fn learning_rate(train: &Train, step: u64, steps: u64) -> f64 {
     let warm_up = libm::ceil(train.warm_up * steps as f64);
     let done = step as f64 + 1.0;
     if done <= warm_up {

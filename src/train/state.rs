@@ -67,7 +67,7 @@ pub struct BestWeights {
 
 impl Progress {
     /// Counts a finished epoch, and resets the counters of the epoch.
-    pub fn next_epoch(&mut self, metrics: EpochMetrics) {
+    pub(crate) fn next_epoch(&mut self, metrics: EpochMetrics) {
         self.epoch += 1;
         self.stage_epoch += 1;
         (self.step_in_epoch, self.skipped_in_epoch) = (0, 0);
@@ -78,7 +78,7 @@ impl Progress {
     }
 
     /// Returns the held-out NLL of the best weights, summed over all flows.
-    pub fn best_nll(&self) -> Option<f64> {
+    pub(crate) fn best_nll(&self) -> Option<f64> {
         self.best.iter().map(|b| b.nll).sum()
     }
 }
@@ -116,7 +116,7 @@ impl TrainState {
     }
 
     /// Starts the next stage from the best weights, with a new optimiser.
-    pub fn next_stage(&mut self) {
+    pub(crate) fn next_stage(&mut self) {
         self.weights = Weights::new(self.best.clone());
         let p = &mut self.progress;
         p.stage += 1;

@@ -15,11 +15,11 @@ use crate::engine::{Batch, Events};
 use crate::error::Result;
 
 /// Weights are summed over ranks as integers, in units of 1/UNITS.
-pub const UNITS: i64 = 1 << 20;
+pub(crate) const UNITS: i64 = 1 << 20;
 
 /// State of a step on this rank; its gradient sums are in the engines.
 #[derive(Debug)]
-pub struct BatchStep {
+pub(crate) struct BatchStep {
     populations: Vec<Gathered>,
     /// Events of the next step (epoch, step in the epoch), prepared while the engines compute.
     next: (Option<(u64, u64)>, Vec<Gathered>),
@@ -37,7 +37,7 @@ pub struct BatchStep {
 
 impl BatchStep {
     /// Creates the state for `own` shards on this rank; `held` if the engines have the events.
-    pub fn new(flows: usize, populations: usize, own: usize, held: bool) -> BatchStep {
+    pub(crate) fn new(flows: usize, populations: usize, own: usize, held: bool) -> BatchStep {
         let empty = vec![Gathered::default(); populations];
         BatchStep {
             next: (None, empty.clone()),
@@ -51,14 +51,14 @@ impl BatchStep {
     }
 
     /// Returns the number of events of a population in this step.
-    pub fn events(&self, population: usize) -> usize {
+    pub(crate) fn events(&self, population: usize) -> usize {
         self.populations[population].len()
     }
 
     /// Returns the divisor of a flow's gradient sum in units of [`UNITS`]. It is the number of events
     /// of a real class, whose weights have mean 1, or the sum of the weights of anomalies, many of
     /// which may be 0.
-    pub fn divisor(&self, plan: &TrainingPlan, population: usize) -> i64 {
+    pub(crate) fn divisor(&self, plan: &TrainingPlan, population: usize) -> i64 {
         let events = &self.populations[population];
         match plan.populations[population] {
             Population::Real(_) => events.len() as i64 * UNITS,
@@ -67,7 +67,7 @@ impl BatchStep {
     }
 
     /// Gathers the events of the current step, and sums the gradients of all flows.
-    pub fn gradient(
+    pub(crate) fn gradient(
         &mut self,
         comm: &dyn Communicator,
         events: &TrainingEvents,

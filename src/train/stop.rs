@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Reason to stop before the end of the training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     Signal(StopReason),
     Time,
     JobEnd,
@@ -15,7 +15,7 @@ pub enum Stop {
 
 impl Stop {
     /// Returns the number of a time limit in a sum over ranks; only rank 0 reports one.
-    pub fn to_word(limit: Option<Stop>) -> i64 {
+    pub(crate) fn to_word(limit: Option<Stop>) -> i64 {
         match limit {
             None | Some(Stop::Signal(_)) => 0,
             Some(Stop::Time) => 1,
@@ -24,7 +24,7 @@ impl Stop {
     }
 
     /// Returns the time limit of a number of [`Stop::to_word`].
-    pub fn from_word(word: i64) -> Option<Stop> {
+    pub(crate) fn from_word(word: i64) -> Option<Stop> {
         match word {
             0 => None,
             1 => Some(Stop::Time),
@@ -34,7 +34,7 @@ impl Stop {
 }
 
 /// Returns the earlier of `stop_after` and the scheduler's end of the job minus a margin.
-pub fn deadline(
+pub(crate) fn deadline(
     stop_after: Option<Duration>,
     job_end: Option<SystemTime>,
     margin_seconds: u64,
@@ -51,7 +51,7 @@ pub fn deadline(
 }
 
 /// Returns the error of a stopped training.
-pub fn stopped(reason: Stop, state: &TrainState) -> Error {
+pub(crate) fn stopped(reason: Stop, state: &TrainState) -> Error {
     let why = match reason {
         Stop::Signal(StopReason::Interrupt) => return Error::Interrupted,
         Stop::Signal(signal) => signal.to_string(),
@@ -70,7 +70,7 @@ pub fn stopped(reason: Stop, state: &TrainState) -> Error {
 }
 
 /// Returns the error of a diverged training.
-pub fn diverged(skipped: u64, offending: &str) -> Error {
+pub(crate) fn diverged(skipped: u64, offending: &str) -> Error {
     Error::Diverged(Box::new(
         Fault::new("training diverged")
             .found(format!(

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use std::time::Instant;
 
 /// One rank's part of a run.
-pub struct Trainer<'a> {
+pub(crate) struct Trainer<'a> {
     plan: &'a TrainingPlan,
     events: TrainingEvents<'a>,
     flows: FlowEngines<'a>,
@@ -43,7 +43,7 @@ pub struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// Starts the engines, and reads and checks the events: the last checks before the first step.
-    pub fn prepare(
+    pub(crate) fn prepare(
         comm: &dyn Communicator,
         options: &Options,
         plan: &'a TrainingPlan,
@@ -70,7 +70,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Claims the run folder for this run, after all checks.
-    pub fn claim_run_folder(&mut self, comm: &dyn Communicator) -> Result<()> {
+    pub(crate) fn claim_run_folder(&mut self, comm: &dyn Communicator) -> Result<()> {
         let Trainer { plan, checkpoints, journal, .. } = self;
         let claimed = journal.as_mut().map(|journal| {
             journal.folder.claim_run_folder(plan, |folder| checkpoints.can_resume(folder))
@@ -79,12 +79,12 @@ impl<'a> Trainer<'a> {
     }
 
     /// Returns the state of the newest checkpoint on all ranks, or a new one.
-    pub fn resume(&self, comm: &dyn Communicator) -> Result<TrainState> {
+    pub(crate) fn resume(&self, comm: &dyn Communicator) -> Result<TrainState> {
         self.checkpoints.resume(comm, self.journal.as_ref())
     }
 
     /// Opens the growing files, and logs the start.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         comm: &dyn Communicator,
         options: &Options,
@@ -105,19 +105,19 @@ impl<'a> Trainer<'a> {
     }
 
     /// Logs the reason for the end of this start, for later readers of the folder.
-    pub fn log_end(&mut self, error: &Error) {
+    pub(crate) fn log_end(&mut self, error: &Error) {
         if let Some(journal) = &mut self.journal {
             journal.log_end(error);
         }
     }
 
     /// Returns the steps of the current epoch that are not done yet.
-    pub fn steps_left(&self, state: &TrainState) -> std::ops::Range<u64> {
+    pub(crate) fn steps_left(&self, state: &TrainState) -> std::ops::Range<u64> {
         state.progress.step_in_epoch..self.events.steps()
     }
 
     /// Returns whether there is more to train; advances to the next stage at the end of one.
-    pub fn advance_to_next_epoch(&self, state: &mut TrainState) -> bool {
+    pub(crate) fn advance_to_next_epoch(&self, state: &mut TrainState) -> bool {
         while self.is_stage_over(state) {
             if state.progress.stage + 1 == self.plan.stages.len() {
                 return false;
@@ -147,17 +147,21 @@ impl<'a> Trainer<'a> {
     }
 
     /// Sets the weights to train of the engines.
-    pub fn begin_epoch(&mut self, state: &TrainState) -> Result<()> {
+    pub(crate) fn begin_epoch(&mut self, state: &TrainState) -> Result<()> {
         self.flows.begin(&state.weights)
     }
 
     /// Gathers the events of the current step, and sums the gradients of all flows.
-    pub fn gradient(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
+    pub(crate) fn gradient(
+        &mut self,
+        comm: &dyn Communicator,
+        state: &mut TrainState,
+    ) -> Result<()> {
         self.step.gradient(comm, &self.events, &mut self.flows, state)
     }
 
     /// Adds gradient sums over all ranks exactly, with the values for common decisions.
-    pub fn reduce(&self, comm: &dyn Communicator, stop: &StopFlag) -> Result<Agreed> {
+    pub(crate) fn reduce(&self, comm: &dyn Communicator, stop: &StopFlag) -> Result<Agreed> {
         let requests = match self.journal {
             Some(_) => Requests {
                 checkpoint: self.checkpoints.is_due(),
@@ -169,7 +173,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Updates the weights, or skips the step on all ranks together.
-    pub fn update(
+    pub(crate) fn update(
         &mut self,
         comm: &dyn Communicator,
         state: &mut TrainState,
@@ -233,7 +237,11 @@ impl<'a> Trainer<'a> {
     }
 
     /// Checks at the configured interval that all ranks have the same weights.
-    pub fn check_replicas(&self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
+    pub(crate) fn check_replicas(
+        &self,
+        comm: &dyn Communicator,
+        state: &mut TrainState,
+    ) -> Result<()> {
         let every = self.plan.config.run.replica_steps;
         if every > 0 && comm.size() > 1 && state.progress.step.is_multiple_of(every) {
             sync_result(comm, self.flows.download_weights(state))?;
@@ -243,7 +251,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Logs the step if the interval has passed.
-    pub fn log_step(&mut self, state: &TrainState, agreed: &Agreed) -> Result<()> {
+    pub(crate) fn log_step(&mut self, state: &TrainState, agreed: &Agreed) -> Result<()> {
         let events = agreed.events.iter().sum();
         let (steps, epochs) = (self.events.steps(), self.epochs());
         let write = |journal: &mut Journal| journal.step(&state.progress, events, steps, epochs);
@@ -251,7 +259,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Writes a checkpoint.
-    pub fn save(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
+    pub(crate) fn save(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         sync_result(comm, self.flows.download_weights(state))?;
         replicas::check(comm, state)?;
         epoch::gather_losses(comm, &self.events, state)?;
@@ -259,7 +267,11 @@ impl<'a> Trainer<'a> {
     }
 
     /// Measures the epoch, records the best weights, and starts the next epoch.
-    pub fn end_epoch(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
+    pub(crate) fn end_epoch(
+        &mut self,
+        comm: &dyn Communicator,
+        state: &mut TrainState,
+    ) -> Result<()> {
         epoch::gather_losses(comm, &self.events, state)?;
         self.flows.download_weights(state)?;
         self.flows.set_params(&state.weights.ema)?;
@@ -274,7 +286,11 @@ impl<'a> Trainer<'a> {
     }
 
     /// Chooses the threshold, calibrates, and writes the model file.
-    pub fn publish(&mut self, comm: &dyn Communicator, state: &TrainState) -> Result<Summary> {
+    pub(crate) fn publish(
+        &mut self,
+        comm: &dyn Communicator,
+        state: &TrainState,
+    ) -> Result<Summary> {
         let Trainer { events, flows, journal, checkpoints, .. } = self;
         publish(comm, events, flows, journal.as_mut(), checkpoints, state)
     }

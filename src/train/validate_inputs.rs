@@ -17,7 +17,7 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// Those of a training before its first step.
-pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) -> Result<()> {
+pub(crate) fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) -> Result<()> {
     let plan = TrainingPlan::new(comm, config)?;
     if quick {
         return Ok(());
@@ -44,7 +44,7 @@ pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) ->
 ///
 /// # Errors
 /// Those of finding, opening and reading the files.
-pub fn cut_flows(comm: &dyn Communicator, config: &Config) -> Result<Vec<CutFlow>> {
+pub(crate) fn cut_flows(comm: &dyn Communicator, config: &Config) -> Result<Vec<CutFlow>> {
     let plan = TrainingPlan::without_hashes(comm, config)?;
     cut_flow::count(comm, &plan.sources, &plan.selection, None)
 }

@@ -19,7 +19,7 @@ use crate::statistics::HeldOutEvent;
 
 /// Held-out NLL of each flow on its own population; `None` if it is not finite.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ValidationMetrics {
+pub(crate) struct ValidationMetrics {
     pub mean: Vec<Option<f64>>,   // (flows)
     pub median: Vec<Option<f64>>, // (flows)
     /// Loss of a fine-tuning at its full weight.
@@ -37,14 +37,14 @@ type LogProb = Vec<Vec<f32>>;
 
 /// Held-out events of this rank, evaluated with the weights of the engines.
 #[derive(Clone, Copy)]
-pub struct Validation<'r> {
+pub(crate) struct Validation<'r> {
     pub events: &'r TrainingEvents<'r>,
     pub flows: &'r FlowEngines<'r>,
 }
 
 impl<'r> Validation<'r> {
     /// Evaluates the validation events; `None` without events.
-    pub fn metrics(
+    pub(crate) fn metrics(
         self,
         comm: &dyn Communicator,
         p: &Progress,
@@ -172,7 +172,7 @@ impl<'r> Validation<'r> {
 
     /// Computes scores and weights of held-out events of a real population on this rank, as a
     /// scorer does: the calibration part, or the validation part if there is none.
-    pub fn scores(
+    pub(crate) fn scores(
         self,
         population: usize,
         calibration: bool,
@@ -198,7 +198,7 @@ impl<'r> Validation<'r> {
 
     /// Gathers score, class, weight and bin of the held-out events of all real populations on all
     /// ranks: those for calibration, else those for validation.
-    pub fn gathered_scores(self, comm: &dyn Communicator) -> Result<Vec<HeldOutEvent>> {
+    pub(crate) fn gathered_scores(self, comm: &dyn Communicator) -> Result<Vec<HeldOutEvent>> {
         let calibration = self.events.has_calibration();
         let mut events = Vec::new();
         for (population, of) in self.events.plan.populations.iter().enumerate() {

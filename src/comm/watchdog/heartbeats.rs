@@ -11,13 +11,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Name of the folder within the output folder.
-pub const FOLDER: &str = ".ranks";
+pub(crate) const FOLDER: &str = ".ranks";
 /// Every file has this length, so that a reader never finds it cut short.
 const RECORD_BYTES: usize = 256;
 
 /// State of the main thread of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activity {
+pub(crate) enum Activity {
     /// Work between collectives.
     Working,
     /// Waiting in a collective.
@@ -27,7 +27,7 @@ pub enum Activity {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Collective {
+pub(crate) enum Collective {
     Reduce,
     Gather,
     Broadcast,
@@ -64,24 +64,24 @@ const WORKS: [(Work, &str); 7] = [
 ];
 
 impl Collective {
-    pub fn of(code: usize) -> Collective {
+    pub(crate) fn of(code: usize) -> Collective {
         CALLS.get(code).map_or(Collective::Barrier, |(call, _)| *call)
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         CALLS[self as usize].1
     }
 }
 
 impl Work {
-    pub fn of(code: usize) -> Work {
+    pub(crate) fn of(code: usize) -> Work {
         WORKS.get(code).map_or(Work::Start, |(work, _)| *work)
     }
 }
 
 /// State of a rank, as written in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub(crate) struct Record {
     /// Number of records written.
     pub beat: u64,
     /// Number of collectives entered.
@@ -137,7 +137,7 @@ impl Record {
     }
 
     /// Returns the last position, such as "in step 17" of training.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match self.work {
             Work::Start => "at the start".to_string(),
             Work::Training => format!("in step {}", self.at),
@@ -152,18 +152,18 @@ impl Record {
 
 /// The folder with the files of the ranks.
 #[derive(Debug, Clone)]
-pub struct Heartbeats {
+pub(crate) struct Heartbeats {
     folder: PathBuf,
     job: u64,
 }
 
 impl Heartbeats {
-    pub fn within(output: &Path, job: u64) -> Heartbeats {
+    pub(crate) fn within(output: &Path, job: u64) -> Heartbeats {
         Heartbeats { folder: output.join(FOLDER), job }
     }
 
     /// Creates the folder, or empties that of an earlier job.
-    pub fn clear(output: &Path) -> io::Result<()> {
+    pub(crate) fn clear(output: &Path) -> io::Result<()> {
         let folder = output.join(FOLDER);
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -173,17 +173,17 @@ impl Heartbeats {
     }
 
     /// Returns whether the folder has been removed.
-    pub fn are_gone(&self) -> bool {
+    pub(crate) fn are_gone(&self) -> bool {
         !self.folder.exists()
     }
 
     /// Removes the folder with its content.
-    pub fn remove(&self) -> io::Result<()> {
+    pub(crate) fn remove(&self) -> io::Result<()> {
         fs::remove_dir_all(&self.folder)
     }
 
     /// Opens and closes the file each time: on NFS this makes a change visible to other nodes.
-    pub fn post(&self, rank: usize, record: &Record) -> io::Result<()> {
+    pub(crate) fn post(&self, rank: usize, record: &Record) -> io::Result<()> {
         let mut line = record.to_line(self.job).into_bytes();
         line.resize(RECORD_BYTES, b' ');
         let path = self.path(rank);
@@ -191,7 +191,7 @@ impl Heartbeats {
     }
 
     /// Returns the last complete record of a rank in this job.
-    pub fn read(&self, rank: usize) -> Option<Record> {
+    pub(crate) fn read(&self, rank: usize) -> Option<Record> {
         let mut text = String::new();
         let file = File::open(self.path(rank)).ok()?;
         file.take(RECORD_BYTES as u64).read_to_string(&mut text).ok()?;
@@ -205,7 +205,7 @@ impl Heartbeats {
 
 /// The last heartbeat of a rank, as seen from outside of the job.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct RankStatus {
+pub(crate) struct RankStatus {
     pub rank: usize,
     pub host: String,
     pub process: u32,
@@ -218,7 +218,7 @@ pub struct RankStatus {
 }
 
 /// Returns the heartbeats in an output folder, of any job, by rank.
-pub fn read_heartbeats(output: &Path) -> Vec<RankStatus> {
+pub(crate) fn read_heartbeats(output: &Path) -> Vec<RankStatus> {
     let entries = fs::read_dir(output.join(FOLDER)).into_iter().flatten().flatten();
     let mut statuses: Vec<RankStatus> = entries.filter_map(|entry| read_status(&entry)).collect();
     statuses.sort_by_key(|status| status.rank);

@@ -35,13 +35,13 @@ use super::{Communicator, is_root, sync_result};
 use crate::error::{Error, Fault, Result};
 use heartbeats::{Activity, Collective, Heartbeats, Work};
 use monitor::Monitor;
-pub use state::ReadingOf;
+pub(crate) use state::ReadingOf;
 use state::WatchState;
 
 /// Time that rank 0 waits for the others to leave before it removes the files.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A communicator whose collectives are watched.
-pub struct Watched<'a> {
+pub(crate) struct Watched<'a> {
     inner: &'a dyn Communicator,
     watch: Option<Watch>,
 }
@@ -59,7 +59,7 @@ struct Watch {
 ///
 /// # Errors
 /// `Environment` if the folder cannot be emptied or the thread cannot be started.
-pub fn watch<'a>(
+pub(crate) fn watch<'a>(
     comm: &'a dyn Communicator,
     folder: Option<&Path>,
     deadline: Option<Duration>,
@@ -72,7 +72,7 @@ pub fn watch<'a>(
 ///
 /// # Errors
 /// As [`watch`].
-pub fn watch_reading<'a>(
+pub(crate) fn watch_reading<'a>(
     comm: &'a dyn Communicator,
     folder: Option<&Path>,
     deadline: Option<Duration>,

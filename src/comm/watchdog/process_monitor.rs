@@ -60,7 +60,7 @@ struct MonitorState {
 impl ProcessMonitor {
     /// Starts the monitor; without a deadline it does nothing. `abort` ends all ranks while MPI is
     /// running.
-    pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<ProcessMonitor> {
+    pub(crate) fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<ProcessMonitor> {
         let shared =
             Arc::new(MonitorState { phase: Mutex::new(Phase::Start), news: Condvar::new() });
         let monitor = ProcessMonitor { shared: Arc::clone(&shared) };
@@ -83,7 +83,7 @@ impl ProcessMonitor {
     }
 
     /// Enters a phase.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
         self.shared.news.notify_all();
     }

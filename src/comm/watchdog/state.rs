@@ -15,7 +15,7 @@ pub(super) const SILENT_SHARE: f64 = 0.5;
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Returns the file that a rank is reading, for messages.
-pub type ReadingOf = Arc<dyn Fn(usize) -> Option<String> + Send + Sync>;
+pub(crate) type ReadingOf = Arc<dyn Fn(usize) -> Option<String> + Send + Sync>;
 
 /// State that the main thread shares with its monitor.
 #[derive(Debug, Default)]

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 const BLOCK_ROWS: usize = 65_536;
 
 /// A complete output file that is open.
-pub struct FinishedFile {
+pub(crate) struct FinishedFile {
     file: File,
     path: PathBuf,
 }
 
 impl FinishedFile {
     /// Opens a complete file of `format`; returns `None` for any other file.
-    pub fn open(path: &Path, format: &str) -> Option<FinishedFile> {
+    pub(crate) fn open(path: &Path, format: &str) -> Option<FinishedFile> {
         let file = hdf5::open(path).ok()?;
         let complete = hdf5::integer_attribute(&file, "complete") == Some(1);
         let known = hdf5::text_attribute(&file, "format").as_deref() == Some(format);
@@ -27,18 +27,18 @@ impl FinishedFile {
     }
 
     /// Opens an event file of the project; returns `None` for any other file.
-    pub fn open_events(path: &Path) -> Option<FinishedFile> {
+    pub(crate) fn open_events(path: &Path) -> Option<FinishedFile> {
         let file = hdf5::open(path).ok()?;
         let format = hdf5::text_attribute(&file, "format");
         let is_events = format.as_deref() == Some(EVENT_FORMAT);
         is_events.then(|| FinishedFile { file, path: path.to_path_buf() })
     }
 
-    pub fn text(&self, attribute: &str) -> Option<String> {
+    pub(crate) fn text(&self, attribute: &str) -> Option<String> {
         hdf5::text_attribute(&self.file, attribute)
     }
 
-    pub fn rows(&self) -> Option<u64> {
+    pub(crate) fn rows(&self) -> Option<u64> {
         hdf5::integer_attribute(&self.file, "rows").and_then(|rows| u64::try_from(rows).ok())
     }
 
@@ -46,7 +46,7 @@ impl FinishedFile {
     ///
     /// # Errors
     /// `Input` if the attribute is absent, or cannot be read.
-    pub fn numbers(&self, attribute: &str) -> Result<Vec<f64>> {
+    pub(crate) fn numbers(&self, attribute: &str) -> Result<Vec<f64>> {
         hdf5::number_list_attribute(&self.file, attribute).ok_or_else(|| {
             Fault::new(format!("cannot read the attribute '{attribute}'"))
                 .file(&self.path)
@@ -55,13 +55,13 @@ impl FinishedFile {
         })
     }
 
-    pub fn has(&self, column: &str) -> bool {
+    pub(crate) fn has(&self, column: &str) -> bool {
         self.file.link_exists(column)
     }
 
     /// Calls `each` with the numbers of a column, block by block: (positions, rows), and the number
     /// of positions. Reading verifies the checksums. Returns the rows.
-    pub fn for_each_block_u32(
+    pub(crate) fn for_each_block_u32(
         &self,
         column: &str,
         mut each: impl FnMut(&[u32], usize),
@@ -81,7 +81,7 @@ impl FinishedFile {
     }
 
     /// Reads rows of a column that was written by this specification.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         group: &str,
         spec: &ColumnSpec,
@@ -136,7 +136,7 @@ fn all<T: H5Type + Clone>(
 
 /// Values of a column: (rows), or (positions, rows).
 #[derive(Debug, Clone, PartialEq)]
-pub enum FinishedColumn {
+pub(crate) enum FinishedColumn {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I64(Vec<i64>),
@@ -146,7 +146,7 @@ pub enum FinishedColumn {
 }
 
 impl FinishedColumn {
-    pub fn values(&self) -> ColumnValues<'_> {
+    pub(crate) fn values(&self) -> ColumnValues<'_> {
         match self {
             FinishedColumn::F32(values) => ColumnValues::F32(values),
             FinishedColumn::F64(values) => ColumnValues::F64(values),

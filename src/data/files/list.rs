@@ -18,7 +18,7 @@ const LONGEST_LIST: u64 = 64 << 20; // bytes
 ///
 /// # Errors
 /// `Input` if there is no file, a path cannot be read, or a file is listed twice.
-pub fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub(crate) fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     list_all(paths, &mut files)?;
     refuse_twice(&files)?;
@@ -61,20 +61,20 @@ fn log_others(others: &[PathBuf]) {
 }
 
 /// Returns the list of an argument `@LIST`; `None` if a file of the whole name exists.
-pub fn list_in(given: &Path) -> Option<&Path> {
+pub(crate) fn list_in(given: &Path) -> Option<&Path> {
     let list = given.to_str()?.strip_prefix('@')?;
     std::fs::symlink_metadata(given).is_err().then_some(Path::new(list))
 }
 
 /// Returns whether an argument is a pattern, and not the name of an existing file.
-pub fn is_pattern(given: &Path) -> bool {
+pub(crate) fn is_pattern(given: &Path) -> bool {
     std::fs::symlink_metadata(given).is_err()
         && list_in(given).is_none()
         && given.to_str().is_some_and(pattern::has_wildcards)
 }
 
 /// Appends the files of one path, as [`list_all`] does.
-pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+pub(crate) fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let mut others = Vec::new();
     collect(path, files, &mut others)?;
     log_others(&others);
@@ -166,7 +166,7 @@ fn list_pattern(path: &Path, files: &mut Vec<PathBuf>, others: &mut Vec<PathBuf>
 /// # Errors
 /// `Input`, with the file and both names; those of [`list_files`], except for files that one list
 /// has twice.
-pub fn refuse_shared(lists: &[(&str, &[PathBuf])]) -> Result<()> {
+pub(crate) fn refuse_shared(lists: &[(&str, &[PathBuf])]) -> Result<()> {
     let mut known: BTreeMap<(u64, u64), (&str, PathBuf)> = BTreeMap::new();
     for (name, paths) in lists.iter().filter(|(_, paths)| !paths.is_empty()) {
         let mut files = Vec::new();

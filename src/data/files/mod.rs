@@ -1,9 +1,9 @@
 //! Files without their rows: listing, stamps, hashes, and finished outputs.
 
-pub mod finished;
-pub mod list;
-pub mod output_kind;
-pub mod pattern;
-pub mod protected;
-pub mod stamp;
-pub mod walk;
+pub(crate) mod finished;
+pub(crate) mod list;
+pub(crate) mod output_kind;
+pub(crate) mod pattern;
+pub(crate) mod protected;
+pub(crate) mod stamp;
+pub(crate) mod walk;

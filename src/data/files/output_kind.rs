@@ -19,7 +19,7 @@ const LONGEST_HEAD: u64 = 4096;
 
 /// Kind of an output.
 #[derive(Debug, Clone, Copy)]
-pub enum OutputKind {
+pub(crate) enum OutputKind {
     /// Toy events or images of `simulate`.
     Simulation,
     /// Events of `convert`.
@@ -54,7 +54,7 @@ impl OutputKind {
     ///
     /// # Errors
     /// `Usage`.
-    pub fn refuse_existing(self, path: &Path, overwrite: bool) -> Result<()> {
+    pub(crate) fn refuse_existing(self, path: &Path, overwrite: bool) -> Result<()> {
         storage::refuse_existing(path, overwrite)?;
         self.refuse_other(path, false)
     }
@@ -64,7 +64,7 @@ impl OutputKind {
     ///
     /// # Errors
     /// `Usage`.
-    pub fn refuse_other(self, path: &Path, is_recorded: bool) -> Result<()> {
+    pub(crate) fn refuse_other(self, path: &Path, is_recorded: bool) -> Result<()> {
         storage::refuse_existing(path, true)?;
         match self.content(path) {
             Content::Own => Ok(()),

@@ -22,7 +22,7 @@ const DEEPEST_FOLDER: usize = 32;
 ///
 /// # Errors
 /// `Input` if the pattern is malformed, a folder cannot be listed, or a link to a folder is broken.
-pub fn fitting(pattern: &Path) -> Result<BTreeSet<PathBuf>> {
+pub(crate) fn fitting(pattern: &Path) -> Result<BTreeSet<PathBuf>> {
     let parts = pattern.components().filter(|component| *component != Component::CurDir);
     let parts = parts.map(|component| PatternPart::new(component.as_os_str()));
     let parts: Vec<PatternPart> =
@@ -36,7 +36,7 @@ pub fn fitting(pattern: &Path) -> Result<BTreeSet<PathBuf>> {
 }
 
 /// Returns whether a text contains a wildcard.
-pub fn has_wildcards(text: &str) -> bool {
+pub(crate) fn has_wildcards(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 

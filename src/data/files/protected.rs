@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 /// The files that a command reads, by device and inode.
 #[derive(Debug, Default)]
-pub struct ProtectedInputs {
+pub(crate) struct ProtectedInputs {
     files: BTreeMap<(u64, u64), PathBuf>,
 }
 
 impl ProtectedInputs {
     /// Collects the files that exist. The reader of a path reports that it cannot be read.
-    pub fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> ProtectedInputs {
+    pub(crate) fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> ProtectedInputs {
         let files =
             paths.into_iter().filter_map(|path| Some((identity(path)?, path.to_path_buf())));
         ProtectedInputs { files: files.collect() }
@@ -27,7 +27,7 @@ impl ProtectedInputs {
     ///
     /// # Errors
     /// `Usage`, with both names.
-    pub fn refuse(&self, output: &Path) -> Result<()> {
+    pub(crate) fn refuse(&self, output: &Path) -> Result<()> {
         match identity(output).and_then(|id| self.files.get(&id)) {
             None => Ok(()),
             Some(input) => Err(Fault::new("the output would replace an input of the same command")

@@ -25,7 +25,7 @@ pub(crate) fn copied(path: &Path, found: String) -> Error {
 /// State of a file, which differs after a change: length, time of the last change, time of the last
 /// change of the inode, which no program can set back, device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     length: u64,
     changed: (i64, i64),
     inode_changed: (i64, i64),
@@ -34,12 +34,12 @@ pub struct Stamp {
 
 impl Stamp {
     /// Returns the stamp of a file as it is now; `None` if the system gives no metadata.
-    pub fn of(path: &Path) -> Option<Stamp> {
+    pub(crate) fn of(path: &Path) -> Option<Stamp> {
         std::fs::metadata(path).ok().map(|metadata| Stamp::new(&metadata))
     }
 
     /// Returns the stamp that metadata of a file contain.
-    pub fn new(metadata: &Metadata) -> Stamp {
+    pub(crate) fn new(metadata: &Metadata) -> Stamp {
         Stamp {
             length: metadata.len(),
             changed: (metadata.mtime(), metadata.mtime_nsec()),
@@ -49,36 +49,36 @@ impl Stamp {
     }
 
     /// Returns the length of the file [bytes].
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
     /// Returns length and time of change as text. Device, inode and its time are left out: network
     /// file systems number their mounts on each host, and copies have their own inodes.
-    pub fn portable(&self) -> String {
+    pub(crate) fn portable(&self) -> String {
         format!("{} {}.{:09}", self.length, self.changed.0, self.changed.1)
     }
 
     /// Returns length, times of change and inode as text. It differs after a change that sets back
     /// the time of change, for another file of the same name, and for copies on other hosts.
-    pub fn exact(&self) -> String {
+    pub(crate) fn exact(&self) -> String {
         let (seconds, nanoseconds) = self.inode_changed;
         format!("{} {seconds}.{nanoseconds:09} {}", self.portable(), self.file.1)
     }
 
     /// Returns device and inode, which identify the file under any name.
-    pub fn file(&self) -> (u64, u64) {
+    pub(crate) fn file(&self) -> (u64, u64) {
         self.file
     }
 }
 
 /// Returns the blake3 hash of a file's content, which is streamed.
-pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
+pub(crate) fn hash_file(path: &Path) -> Result<[u8; 32]> {
     hash_file_with_progress(path, || ())
 }
 
 /// Returns the same hash, and calls `progress` for each part that is read.
-pub fn hash_file_with_progress(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
+pub(crate) fn hash_file_with_progress(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
     hash_bytes(path, open_regular(path)?, progress)
 }
 
@@ -121,6 +121,6 @@ impl<R: Read, F: Fn()> Read for ProgressReader<R, F> {
 }
 
 /// Returns a hash as hexadecimal text.
-pub fn hash_text(hash: &[u8; 32]) -> String {
+pub(crate) fn hash_text(hash: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }

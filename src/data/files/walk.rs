@@ -30,7 +30,7 @@ const RECORDS: [&str; 4] = ["manifest.json", "ledger", ".lock", ".pieces"];
 /// # Errors
 /// `Input` if a folder cannot be listed, a link that may have led to a folder is broken, or folders
 /// are nested more than 32 levels deep.
-pub fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(hdf5_files_and_others(root)?.0)
 }
 
@@ -39,7 +39,7 @@ pub fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// Those of [`hdf5_files`].
-pub fn hdf5_files_and_others(root: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+pub(crate) fn hdf5_files_and_others(root: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let mut walk = Walk { root: root.to_path_buf(), ..Walk::default() };
     walk.folder(root, 0, false)?;
     walk.drop_repeated_files();

@@ -267,7 +267,7 @@ pub(crate) struct RecordReader {
 
 impl RecordReader {
     /// Returns the reader, and the slot of the first item of each field in its records.
-    pub fn new(dataset: &Dataset, fields: &[&Field]) -> Result<(RecordReader, Vec<Slot>)> {
+    pub(crate) fn new(dataset: &Dataset, fields: &[&Field]) -> Result<(RecordReader, Vec<Slot>)> {
         let mut wanted = Vec::with_capacity(fields.len());
         for field in fields {
             let Some(memory) = &field.memory else {
@@ -305,12 +305,12 @@ impl RecordReader {
     }
 
     /// Returns the bytes of a record in memory.
-    pub fn record_bytes(&self) -> usize {
+    pub(crate) fn record_bytes(&self) -> usize {
         self.memory.size()
     }
 
     /// Calls `take` with whole records, some rows at a time; `bytes` is working space.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         rows: Range<u64>,
         bytes: &mut Vec<u8>,
@@ -331,12 +331,17 @@ impl RecordReader {
 
 impl Slot {
     /// Returns the slot of an item of the same array.
-    pub fn item(self, item: usize) -> Slot {
+    pub(crate) fn item(self, item: usize) -> Slot {
         Slot { offset: self.offset + item * self.item.bytes(), ..self }
     }
 
     /// Appends the stored numbers if they have 4 bytes; returns whether they have.
-    pub fn append_f32(self, records: &[u8], record_bytes: usize, values: &mut Vec<f32>) -> bool {
+    pub(crate) fn append_f32(
+        self,
+        records: &[u8],
+        record_bytes: usize,
+        values: &mut Vec<f32>,
+    ) -> bool {
         if self.item != Item::F32 {
             return false;
         }
@@ -346,7 +351,7 @@ impl Slot {
     }
 
     /// Replaces `words` by the numbers, each widened to 8 bytes of its own class: (records).
-    pub fn words(self, records: &[u8], record_bytes: usize, words: &mut Vec<u64>) {
+    pub(crate) fn words(self, records: &[u8], record_bytes: usize, words: &mut Vec<u64>) {
         let at_offset = self.offset;
         words.clear();
         let records = records.chunks_exact(record_bytes);
@@ -374,7 +379,7 @@ impl Slot {
 
 impl Field {
     /// Returns the bytes of one number in its stored type, or in the next wider native type.
-    pub fn item_bytes(&self) -> usize {
+    pub(crate) fn item_bytes(&self) -> usize {
         self.memory.as_ref().map_or(8, |memory| memory.item.bytes())
     }
 }

@@ -40,7 +40,7 @@ pub(in crate::data) struct BytesFrom<'a> {
 }
 
 impl<'a> BytesFrom<'a> {
-    pub fn new(file: &'a std::fs::File, position: u64) -> BytesFrom<'a> {
+    pub(crate) fn new(file: &'a std::fs::File, position: u64) -> BytesFrom<'a> {
         BytesFrom { file, position }
     }
 }

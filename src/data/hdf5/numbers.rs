@@ -54,7 +54,7 @@ pub(crate) struct FixedPoint {
 }
 
 impl FixedPoint {
-    pub fn value(&self, stored: i64) -> f64 {
+    pub(crate) fn value(&self, stored: i64) -> f64 {
         match stored {
             _ if stored == self.nan => f64::NAN,
             _ if stored == self.plus_infinity => f64::INFINITY,
@@ -96,7 +96,7 @@ unsafe impl H5Type for Flag {
 
 impl StoredColumn {
     /// Opens the dataset `name` of a group and checks that it is a numeric column.
-    pub fn open(path: &Path, group: &Group, name: &str) -> Result<StoredColumn> {
+    pub(crate) fn open(path: &Path, group: &Group, name: &str) -> Result<StoredColumn> {
         let full = full_name(&group.name(), name);
         let dataset = group.dataset(name).map_err(|error| {
             let names = group.member_names().unwrap_or_default();
@@ -135,7 +135,7 @@ impl StoredColumn {
     }
 
     /// Opens one item of a field of a compound dataset, with the metadata of the field.
-    pub fn field(
+    pub(crate) fn field(
         path: &Path,
         dataset: &Dataset,
         name: &str,
@@ -164,7 +164,7 @@ impl StoredColumn {
     }
 
     /// Opens a column of a two-dimensional dataset.
-    pub fn matrix(
+    pub(crate) fn matrix(
         path: &Path,
         dataset: &Dataset,
         name: &str,
@@ -188,16 +188,16 @@ impl StoredColumn {
     }
 
     /// Returns the unit that the file declares.
-    pub fn unit(&self) -> Option<&str> {
+    pub(crate) fn unit(&self) -> Option<&str> {
         self.unit.as_deref()
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns whether a name in a schema refers to this column.
-    pub fn is_named(&self, name: &str) -> bool {
+    pub(crate) fn is_named(&self, name: &str) -> bool {
         match &self.column {
             Some(column) => column == name,
             None => self.name.rsplit('/').next() == Some(name),
@@ -205,7 +205,7 @@ impl StoredColumn {
     }
 
     /// Returns the bytes of one chunk; 0 if the dataset has no chunks.
-    pub fn chunk_bytes(&self) -> usize {
+    pub(crate) fn chunk_bytes(&self) -> usize {
         let items = self.dataset.chunk().map_or(0, |chunk| {
             chunk.iter().fold(1usize, |product, length| product.saturating_mul(*length))
         });
@@ -213,28 +213,28 @@ impl StoredColumn {
     }
 
     /// Reads rows as f32: (rows).
-    pub fn read_f32(&self, rows: Range<u64>) -> Result<Vec<f32>> {
+    pub(crate) fn read_f32(&self, rows: Range<u64>) -> Result<Vec<f32>> {
         let mut values = Vec::new();
         self.append_f32(&rows, &mut values)?;
         Ok(values)
     }
 
     /// Reads rows as f64: (rows).
-    pub fn read_f64(&self, rows: Range<u64>) -> Result<Vec<f64>> {
+    pub(crate) fn read_f64(&self, rows: Range<u64>) -> Result<Vec<f64>> {
         let mut values = Vec::new();
         self.append_f64(&rows, &mut values)?;
         Ok(values)
     }
 
     /// Reads rows as i64: (rows); the column must contain integers in range.
-    pub fn read_i64(&self, rows: Range<u64>) -> Result<Vec<i64>> {
+    pub(crate) fn read_i64(&self, rows: Range<u64>) -> Result<Vec<i64>> {
         let mut values = Vec::new();
         self.append_i64(&rows, &mut values)?;
         Ok(values)
     }
 
     /// Appends rows as f32.
-    pub fn append_f32(&self, rows: &Range<u64>, values: &mut Vec<f32>) -> Result<()> {
+    pub(crate) fn append_f32(&self, rows: &Range<u64>, values: &mut Vec<f32>) -> Result<()> {
         match self.numbers {
             NumberClass::Boolean => self.append_flags(rows, values),
             _ => self.append(rows, values),
@@ -242,7 +242,7 @@ impl StoredColumn {
     }
 
     /// Appends rows as f64.
-    pub fn append_f64(&self, rows: &Range<u64>, values: &mut Vec<f64>) -> Result<()> {
+    pub(crate) fn append_f64(&self, rows: &Range<u64>, values: &mut Vec<f64>) -> Result<()> {
         match self.numbers {
             NumberClass::Boolean => self.append_flags(rows, values),
             _ => self.append(rows, values),
@@ -250,7 +250,7 @@ impl StoredColumn {
     }
 
     /// Appends rows as i64; the column must contain integers in range.
-    pub fn append_i64(&self, rows: &Range<u64>, values: &mut Vec<i64>) -> Result<()> {
+    pub(crate) fn append_i64(&self, rows: &Range<u64>, values: &mut Vec<i64>) -> Result<()> {
         match self.numbers {
             NumberClass::Boolean => self.append_flags(rows, values),
             // The library would clip larger numbers, and two keys would become equal.
@@ -283,7 +283,7 @@ impl StoredColumn {
 
     /// Refuses a column of scaled numbers in place of integers. In a column of floating point
     /// each number is checked when it is read.
-    pub fn check_integer(&self, what: &str) -> Result<()> {
+    pub(crate) fn check_integer(&self, what: &str) -> Result<()> {
         if self.fixed_point.is_none() {
             return Ok(());
         }
@@ -299,7 +299,7 @@ impl StoredColumn {
     /// # Errors
     /// `Input`, with column, row and value, if it is not an integer, or so large that the type cannot
     /// distinguish it from its neighbours.
-    pub fn whole(&self, row: u64, value: f64) -> Result<i64> {
+    pub(crate) fn whole(&self, row: u64, value: f64) -> Result<i64> {
         let bytes = match &self.place {
             ColumnPlace::Field { field, .. } => field.item_bytes(),
             _ => self.item_bytes() as usize,
@@ -322,7 +322,7 @@ impl StoredColumn {
     }
 
     /// Refuses a column whose length differs from `rows`.
-    pub fn check_rows(&self, rows: u64) -> Result<()> {
+    pub(crate) fn check_rows(&self, rows: u64) -> Result<()> {
         if self.rows == rows {
             return Ok(());
         }
@@ -334,7 +334,7 @@ impl StoredColumn {
             .input())
     }
 
-    pub fn fault(&self, what: &str) -> Fault {
+    pub(crate) fn fault(&self, what: &str) -> Fault {
         let fault = Fault::new(what).file(&self.path).dataset(&self.name);
         match &self.column {
             Some(column) => fault.column(column),
@@ -343,7 +343,7 @@ impl StoredColumn {
     }
 
     /// Returns the error of a library call that read rows of this dataset.
-    pub fn read_fault(&self, rows: &Range<u64>, error: &hdf5::Error) -> crate::error::Error {
+    pub(crate) fn read_fault(&self, rows: &Range<u64>, error: &hdf5::Error) -> crate::error::Error {
         with_rows(read_fault(&self.path, &self.name, error), rows)
     }
 
@@ -359,7 +359,7 @@ impl StoredColumn {
     }
 
     /// Returns the bytes of one number as it is stored.
-    pub fn item_bytes(&self) -> u64 {
+    pub(crate) fn item_bytes(&self) -> u64 {
         self.dataset.dtype().map_or(8, |dtype| dtype.size() as u64)
     }
 }

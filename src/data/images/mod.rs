@@ -13,10 +13,10 @@ mod read;
 mod text;
 mod write;
 
-pub use crate::hillas::MOST_PIXELS;
+pub(crate) use crate::hillas::MOST_PIXELS;
 pub use camera::camera_file;
-pub use own::{FORMAT, VERSION};
-pub use write::{ImageSettings, ImageWriter, OFFSET, SCALE};
+pub(crate) use own::{FORMAT, VERSION};
+pub(crate) use write::{ImageSettings, ImageWriter, OFFSET, SCALE};
 
 use crate::data::hdf5;
 use crate::error::{Fault, Result};
@@ -143,7 +143,7 @@ impl ImageFile {
     }
 
     /// Returns the name of the format, for outputs.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match &self.0 {
             ImageFormat::Own(_) => own::FORMAT,
             ImageFormat::Dl1(_) => "ctapipe DL1",
@@ -176,7 +176,7 @@ impl ImageFile {
     }
 
     /// Returns the attributes (name, text) that describe a simulated file, for outputs.
-    pub fn origin(&self) -> Vec<(String, String)> {
+    pub(crate) fn origin(&self) -> Vec<(String, String)> {
         match &self.0 {
             ImageFormat::Own(file) => file.origin(),
             ImageFormat::Dl1(_) | ImageFormat::Text(_) => Vec::new(),

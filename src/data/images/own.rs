@@ -21,9 +21,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Root attribute `format` of the project's own image files.
-pub const FORMAT: &str = "taiga-flow-images";
+pub(crate) const FORMAT: &str = "taiga-flow-images";
 /// Root attribute `version`.
-pub const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 1;
 
 /// Root attributes of a simulated file that are copied to files computed from it.
 const ORIGIN: [&str; 5] = ["simulation", "generator", "class", "seed", "noise_pe"];
@@ -42,7 +42,7 @@ impl OwnFile {
     ///
     /// # Errors
     /// `Input` if the file is damaged or has no images; `Environment` if the system fails.
-    pub fn open(path: &Path) -> Result<OwnFile> {
+    pub(crate) fn open(path: &Path) -> Result<OwnFile> {
         let file = hdf5::open(path)?;
         check_format(path, &file)?;
         let opened = ImageDatasets::new(path, &file)?;
@@ -70,12 +70,12 @@ impl OwnFile {
     }
 
     /// Returns the only set of images.
-    pub fn sets(&self) -> &[ImageSet] {
+    pub(crate) fn sets(&self) -> &[ImageSet] {
         &self.set
     }
 
     /// Returns the attributes (name, text) that describe a simulated file.
-    pub fn origin(&self) -> Vec<(String, String)> {
+    pub(crate) fn origin(&self) -> Vec<(String, String)> {
         self.origin.clone()
     }
 
@@ -83,7 +83,7 @@ impl OwnFile {
     ///
     /// # Errors
     /// As [`OwnFile::open`].
-    pub fn reader(&self) -> Result<OwnReader> {
+    pub(crate) fn reader(&self) -> Result<OwnReader> {
         let opened = ImageDatasets::new(&self.path, &hdf5::open(&self.path)?)?;
         let bytes = opened.charge.cache_bytes(1);
         // While a file is open, HDF5 ignores the cache size of a second opening.

@@ -42,7 +42,12 @@ impl ImageDataset {
     ///
     /// # Errors
     /// `Input` if it does not exist or a check fails; `Environment` if the system fails.
-    pub fn open(path: &Path, group: &Group, name: &str, file_bytes: u64) -> Result<ImageDataset> {
+    pub(crate) fn open(
+        path: &Path,
+        group: &Group,
+        name: &str,
+        file_bytes: u64,
+    ) -> Result<ImageDataset> {
         let full = format!("{}/{name}", group.name()).trim_start_matches('/').to_string();
         let fault = |message: &str| Fault::new(message).file(path).dataset(&full);
         let dataset = group.dataset(name).map_err(|error| match group.member_names() {
@@ -85,24 +90,24 @@ impl ImageDataset {
     ///
     /// # Errors
     /// `Input` if it is not a number; `Environment` if the system fails to read it.
-    pub fn attribute(&self, name: &str) -> Result<Option<f64>> {
+    pub(crate) fn attribute(&self, name: &str) -> Result<Option<f64>> {
         number_attribute(&self.path, &self.name, &self.dataset, name)
     }
 
     /// Returns the attribute `units` or `unit`.
-    pub fn unit(&self) -> Option<String> {
+    pub(crate) fn unit(&self) -> Option<String> {
         ["units", "unit"]
             .iter()
             .find_map(|name| crate::data::hdf5::text_attribute(&self.dataset, name))
     }
 
     /// Returns the number of images of a chunk; 0 without chunks.
-    pub fn chunk_images(&self) -> usize {
+    pub(crate) fn chunk_images(&self) -> usize {
         self.dataset.chunk().and_then(|chunk| chunk.first().copied()).unwrap_or(0)
     }
 
     /// Returns the size of all chunks that overlap a block of `images` images [bytes].
-    pub fn cache_bytes(&self, images: usize) -> usize {
+    pub(crate) fn cache_bytes(&self, images: usize) -> usize {
         let Some(chunk) = self.dataset.chunk() else { return 0 };
         let item = self.dataset.dtype().map_or(8, |dtype| dtype.size());
         let across = self.pixels.div_ceil(chunk.get(1).copied().unwrap_or(1).max(1));
@@ -115,7 +120,11 @@ impl ImageDataset {
     ///
     /// # Errors
     /// `Input` if the data are damaged; `Environment` if the system fails to read them.
-    pub fn read<T: H5Type + Copy>(&self, images: &Range<u64>, values: &mut Vec<T>) -> Result<()> {
+    pub(crate) fn read<T: H5Type + Copy>(
+        &self,
+        images: &Range<u64>,
+        values: &mut Vec<T>,
+    ) -> Result<()> {
         values.clear();
         rows::append_columns(&self.dataset, images, 0..self.pixels, values).map_err(|error| {
             let error = read_fault(&self.path, &self.name, &error);

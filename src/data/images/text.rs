@@ -79,7 +79,7 @@ impl TextFile {
     ///
     /// # Errors
     /// `Input` with the line that is not valid.
-    pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<TextFile> {
+    pub(crate) fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<TextFile> {
         let mut lines = HashedLines::open(path)?.hashed();
         let (columns, positions) = scan(&mut lines)?;
         let (pixels, geometry) = match camera {
@@ -108,7 +108,7 @@ impl TextFile {
     }
 
     /// Returns the only set of images.
-    pub fn sets(&self) -> &[ImageSet] {
+    pub(crate) fn sets(&self) -> &[ImageSet] {
         &self.sets
     }
 
@@ -116,7 +116,7 @@ impl TextFile {
     ///
     /// # Errors
     /// `Input` if the file cannot be opened.
-    pub fn reader(&self) -> Result<TextReader> {
+    pub(crate) fn reader(&self) -> Result<TextReader> {
         Ok(TextReader {
             lines: HashedLines::open(&self.path)?,
             pixels: self.pixels.clone(),

@@ -16,13 +16,13 @@ use std::path::Path;
 /// Images of a chunk of `images/charge`.
 const CHUNK_IMAGES: usize = 256;
 /// Step of a stored charge [p.e.].
-pub const SCALE: f32 = 0.1;
+pub(crate) const SCALE: f32 = 0.1;
 /// Charge that is stored as 0 [p.e.].
-pub const OFFSET: f32 = -200.0;
+pub(crate) const OFFSET: f32 = -200.0;
 
 /// Camera and noise of all images of a file.
 #[derive(Debug, Clone, Copy)]
-pub struct ImageSettings<'a> {
+pub(crate) struct ImageSettings<'a> {
     pub x_cm: &'a [f64], // (pixels)
     pub y_cm: &'a [f64], // (pixels)
     pub focal_length_cm: f64,
@@ -30,7 +30,7 @@ pub struct ImageSettings<'a> {
 }
 
 /// Writer of one image file.
-pub struct ImageWriter {
+pub(crate) struct ImageWriter {
     // Fields are dropped in this order: the dataset closes before the file.
     charge: Dataset,
     columns: ColumnWriter,
@@ -44,7 +44,7 @@ impl ImageWriter {
     ///
     /// # Errors
     /// `Usage` if the file exists and `overwrite` is false; `Environment` if writing fails.
-    pub fn create(
+    pub(crate) fn create(
         path: &Path,
         images: &ImageSettings,
         columns: &[ColumnSpec],
@@ -61,7 +61,7 @@ impl ImageWriter {
     ///
     /// # Errors
     /// `Internal` if charges and columns differ in length; `Environment` if writing fails.
-    pub fn append(&mut self, charge: &[f32], columns: &[ColumnValues]) -> Result<()> {
+    pub(crate) fn append(&mut self, charge: &[f32], columns: &[ColumnValues]) -> Result<()> {
         let images = columns.first().map_or(0, ColumnValues::len);
         if charge.len() != images * self.pixels {
             return Err(Fault::new("images and columns differ in length")
@@ -84,7 +84,7 @@ impl ImageWriter {
     ///
     /// # Errors
     /// `Environment` if writing fails.
-    pub fn finish(mut self, origin: &[(&str, &str)]) -> Result<u64> {
+    pub(crate) fn finish(mut self, origin: &[(&str, &str)]) -> Result<u64> {
         self.flush()?;
         let text = |text: &str| Attribute::Text(text.to_string());
         let own = [("format", text(FORMAT)), ("version", Attribute::Integer(VERSION))];

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 /// Name and text of every built-in schema. The first one that fits a file is used.
-pub const BUILT_IN: [(&str, &str); 12] = [
+pub(crate) const BUILT_IN: [(&str, &str); 12] = [
     ("taiga-events", include_str!("../../../configs/schema/taiga-events.toml")),
     ("fact", include_str!("../../../configs/schema/fact.toml")),
     ("ctapipe", include_str!("../../../configs/schema/ctapipe.toml")),
@@ -29,7 +29,7 @@ pub(super) const NEEDED: [&str; 6] = ["size", "length", "width", "dist", "alpha"
 ///
 /// # Errors
 /// `Usage` if one of them is not valid.
-pub fn built_in() -> Result<&'static [Schema]> {
+pub(crate) fn built_in() -> Result<&'static [Schema]> {
     static PARSED: OnceLock<Vec<Schema>> = OnceLock::new();
     if let Some(schemas) = PARSED.get() {
         return Ok(schemas);

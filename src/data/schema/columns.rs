@@ -39,7 +39,7 @@ pub enum ColumnType {
 
 impl ColumnType {
     /// Returns the size of a value [bytes].
-    pub fn bytes(self) -> u64 {
+    pub(crate) fn bytes(self) -> u64 {
         match self {
             ColumnType::I8 | ColumnType::U8 => 1,
             ColumnType::F32 | ColumnType::U32 => 4,
@@ -63,7 +63,7 @@ pub struct ColumnSpec {
 ///
 /// # Errors
 /// `Input`.
-pub fn refuse_equal_names(specs: &[ColumnSpec], input: &Path) -> Result<()> {
+pub(crate) fn refuse_equal_names(specs: &[ColumnSpec], input: &Path) -> Result<()> {
     let equal = (1..specs.len()).find(|i| specs[..*i].iter().any(|s| s.name == specs[*i].name));
     let Some(index) = equal else { return Ok(()) };
     Err(Fault::new("a column has the name of a column that is written")
@@ -81,12 +81,12 @@ impl ColumnSpec {
 
     /// Returns the same column as a dataset of (rows, positions).
     #[must_use]
-    pub fn at_positions(self, positions: Option<usize>) -> ColumnSpec {
+    pub(crate) fn at_positions(self, positions: Option<usize>) -> ColumnSpec {
         ColumnSpec { positions, ..self }
     }
 
     /// Returns the number of values per row.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.positions.unwrap_or(1)
     }
 }
@@ -105,7 +105,7 @@ pub enum ColumnValues<'a> {
 
 impl ColumnValues<'_> {
     /// Returns the type of the values.
-    pub fn kind(&self) -> ColumnType {
+    pub(crate) fn kind(&self) -> ColumnType {
         match self {
             ColumnValues::F32(_) => ColumnType::F32,
             ColumnValues::F64(_) => ColumnType::F64,
@@ -117,7 +117,7 @@ impl ColumnValues<'_> {
     }
 
     /// Returns the number of values of all positions.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             ColumnValues::F32(values) => values.len(),
             ColumnValues::F64(values) => values.len(),
@@ -129,7 +129,7 @@ impl ColumnValues<'_> {
     }
 
     /// Returns whether there are no values.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
@@ -207,7 +207,7 @@ impl ColumnWriter {
     ///
     /// # Errors
     /// `Environment` if writing fails.
-    pub fn group_attribute(&self, name: &str, value: &Attribute) -> Result<()> {
+    pub(crate) fn group_attribute(&self, name: &str, value: &Attribute) -> Result<()> {
         write_attribute(&self.group, name, value)
             .map_err(|error| write_fault("write", self.staged.part(), &error))
     }
@@ -223,7 +223,7 @@ impl ColumnWriter {
     }
 
     /// Returns the number of rows appended so far.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.rows + self.buffered as u64
     }
 

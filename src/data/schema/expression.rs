@@ -103,7 +103,7 @@ impl Expression {
 
     /// Replaces variables by numbers.
     #[must_use]
-    pub fn with_constants(mut self, constants: &BTreeMap<String, f64>) -> Expression {
+    pub(crate) fn with_constants(mut self, constants: &BTreeMap<String, f64>) -> Expression {
         let old = std::mem::take(&mut self.variables);
         let values: Vec<Option<f64>> =
             old.iter().map(|name| constants.get(name).copied()).collect();
@@ -130,7 +130,7 @@ impl Expression {
     ///
     /// # Errors
     /// `Usage` with the unknown name and the most similar known one.
-    pub fn check_variables(&self, known: &[&str]) -> Result<()> {
+    pub(crate) fn check_variables(&self, known: &[&str]) -> Result<()> {
         for name in &self.variables {
             if !known.contains(&name.as_str()) {
                 return Err(Fault::new(format!(
@@ -155,7 +155,7 @@ impl Expression {
 
     /// Passes the value of each row to `take`, for one column per variable; NaN where a column
     /// is missing or too short. The bits are those of [`Expression::evaluate`], but it is faster.
-    pub fn evaluate_rows(&self, columns: &[&[f64]], rows: usize, mut take: impl FnMut(f64)) {
+    pub(crate) fn evaluate_rows(&self, columns: &[&[f64]], rows: usize, mut take: impl FnMut(f64)) {
         let mut stack = vec![[f64::NAN; LANES]; self.depth];
         for first in (0..rows).step_by(LANES) {
             let values = self.run(|index| lanes(columns.get(index), first), &mut stack);

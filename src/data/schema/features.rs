@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_10;
 
 /// Name of the measure in model cards. Only models with the same measure are comparable.
-pub const MEASURE: &str = "density of the transformed, unscaled features";
+pub(crate) const MEASURE: &str = "density of the transformed, unscaled features";
 
 /// One feature with its coordinate and scaler.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct ScaledFeature {
 }
 
 /// Returns the coordinate of a quantity; not finite outside the domain of the transform.
-pub fn transform(feature: &Feature, x: f64) -> f64 {
+pub(crate) fn transform(feature: &Feature, x: f64) -> f64 {
     match feature.transform {
         Transform::None | Transform::Signed => x,
         Transform::Log10 => libm::log10(x),
@@ -38,7 +38,7 @@ pub fn transform(feature: &Feature, x: f64) -> f64 {
 }
 
 /// Returns the quantity of a coordinate; for a signed one, the magnitude.
-pub fn inverse(feature: &Feature, coordinate: f64) -> f64 {
+pub(crate) fn inverse(feature: &Feature, coordinate: f64) -> f64 {
     match feature.transform {
         Transform::None => coordinate,
         Transform::Signed => coordinate.abs(),
@@ -50,7 +50,7 @@ pub fn inverse(feature: &Feature, coordinate: f64) -> f64 {
 }
 
 /// Returns ln |d transform / dx|. Its sum with log p is the log density of the raw quantities.
-pub fn log_jacobian(feature: &Feature, x: f64) -> f64 {
+pub(crate) fn log_jacobian(feature: &Feature, x: f64) -> f64 {
     match feature.transform {
         Transform::None | Transform::Signed => 0.0,
         Transform::Log10 => -libm::log(x * LN_10),
@@ -70,18 +70,18 @@ impl ScaledFeature {
     }
 
     /// Returns the quantity of a scaled coordinate.
-    pub fn quantity(&self, scaled: f32) -> f64 {
+    pub(crate) fn quantity(&self, scaled: f32) -> f64 {
         inverse(&self.feature, f64::from(scaled) * self.std + self.mean)
     }
 
     /// Returns the scaled value of a coordinate.
-    pub fn scale(&self, coordinate: f64) -> f32 {
+    pub(crate) fn scale(&self, coordinate: f64) -> f32 {
         ((coordinate - self.mean) / self.std) as f32
     }
 }
 
 /// Returns ln |det| of the scaler, Σ −ln σ, which is a part of log p.
-pub fn scaler_log_det(features: &[ScaledFeature]) -> f64 {
+pub(crate) fn scaler_log_det(features: &[ScaledFeature]) -> f64 {
     features.iter().map(|f| -libm::log(f.std)).sum()
 }
 
@@ -95,12 +95,12 @@ pub struct Moments {
 
 impl Moments {
     /// Returns the moments of an empty set.
-    pub fn new(features: usize) -> Moments {
+    pub(crate) fn new(features: usize) -> Moments {
         Moments { count: 0.0, mean: vec![0.0; features], deviation: vec![0.0; features] }
     }
 
     /// Adds the coordinates of one event (Welford 1962).
-    pub fn add(&mut self, coordinates: &[f64]) {
+    pub(crate) fn add(&mut self, coordinates: &[f64]) {
         self.count += 1.0;
         for (d, x) in coordinates.iter().enumerate() {
             let delta = x - self.mean[d];
@@ -110,7 +110,7 @@ impl Moments {
     }
 
     /// Adds the moments of a second set (Chan, Golub and LeVeque 1979).
-    pub fn merge(&mut self, other: &Moments) {
+    pub(crate) fn merge(&mut self, other: &Moments) {
         if other.count == 0.0 {
             return;
         }

@@ -11,13 +11,13 @@ mod entry;
 pub mod expression;
 pub mod features;
 pub(crate) mod layout;
-pub mod plausible;
+pub(crate) mod plausible;
 #[cfg(test)]
 mod tests;
 mod units;
-pub mod unix_time;
+pub(crate) mod unix_time;
 
-pub use built_in::{BUILT_IN, built_in};
+pub(crate) use built_in::{BUILT_IN, built_in};
 pub use units::{canonical_unit, normal_unit};
 
 use super::hdf5;
@@ -34,9 +34,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Root attribute `format` of the project's own event files.
-pub const EVENT_FORMAT: &str = "taiga-flow-events";
+pub(crate) const EVENT_FORMAT: &str = "taiga-flow-events";
 /// Root attribute `version` of the event files that this program writes.
-pub const EVENT_VERSION: i64 = 1;
+pub(crate) const EVENT_VERSION: i64 = 1;
 
 /// Meaning of the columns of a file.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ pub struct Quantity {
 
 impl Quantity {
     /// Returns a value of the source in the canonical unit.
-    pub fn canonical_value(&self, value: f64) -> f64 {
+    pub(crate) fn canonical_value(&self, value: f64) -> f64 {
         match self.larger {
             Some((than, scale)) if value > than => value * scale,
             _ => value * self.scale,
@@ -147,7 +147,7 @@ pub enum QuantitySource {
 
 impl QuantitySource {
     /// Returns the columns to read.
-    pub fn columns(&self) -> &[String] {
+    pub(crate) fn columns(&self) -> &[String] {
         match self {
             QuantitySource::Column(name) => std::slice::from_ref(name),
             QuantitySource::Expression(expression) => expression.variables(),
@@ -178,7 +178,7 @@ impl std::fmt::Debug for ClassColumn {
 
 impl ClassColumn {
     /// Returns 1 for gamma, 0 for hadron, −1 for unknown, and `None` for an undefined value.
-    pub fn meaning(&self, value: i64) -> Option<i8> {
+    pub(crate) fn meaning(&self, value: i64) -> Option<i8> {
         if self.gamma.is_empty() && self.hadron.is_empty() {
             return i8::try_from(value).ok().filter(|class| (-1..=1).contains(class));
         }
@@ -240,7 +240,7 @@ impl Schema {
     ///
     /// # Errors
     /// As [`Schema::by_name_or_path`].
-    pub fn of_option(given: Option<&str>) -> Result<Option<Arc<Schema>>> {
+    pub(crate) fn of_option(given: Option<&str>) -> Result<Option<Arc<Schema>>> {
         Ok(given.map(Schema::by_name_or_path).transpose()?.map(Arc::new))
     }
 

@@ -56,7 +56,7 @@ pub enum Direction {
 
 /// Finding about the values of a quantity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImplausibleValues {
+pub(crate) struct ImplausibleValues {
     /// The quantity as a whole is wrong. Otherwise a part of its rows is, or it may be correct.
     pub severe: bool,
     pub expected: String,
@@ -72,7 +72,7 @@ const DEGREES: &str = "these values look like degrees, declared as radians: chec
 impl Plausible {
     /// Returns the plausible values of a quantity: the `own` ones of a schema, completed by the
     /// default ones for this name and canonical unit.
-    pub fn of(own: Option<&Plausible>, name: &str, unit: &str) -> Plausible {
+    pub(crate) fn of(own: Option<&Plausible>, name: &str, unit: &str) -> Plausible {
         let usual = usual(name, unit);
         let Some(own) = own else { return usual };
         Plausible {
@@ -140,7 +140,7 @@ fn direction(name: &str) -> Option<Direction> {
 
 /// Counts of the values of one quantity.
 #[derive(Debug, Clone)]
-pub struct ValueTally {
+pub(crate) struct ValueTally {
     plausible: Plausible,
     unit: String,
     finite: u64,
@@ -152,7 +152,7 @@ pub struct ValueTally {
 
 impl ValueTally {
     /// Starts the counts of a quantity; `own` are the plausible values of the schema.
-    pub fn new(own: Option<&Plausible>, name: &str, unit: &str) -> ValueTally {
+    pub(crate) fn new(own: Option<&Plausible>, name: &str, unit: &str) -> ValueTally {
         ValueTally {
             plausible: Plausible::of(own, name, unit),
             unit: unit.to_string(),
@@ -165,7 +165,7 @@ impl ValueTally {
     }
 
     /// Adds values; NaN and infinity are ignored.
-    pub fn add(&mut self, values: &[f32]) {
+    pub(crate) fn add(&mut self, values: &[f32]) {
         let Plausible { range, median, direction } = self.plausible;
         if range.is_none() && median.is_none() && direction.is_none() {
             return;
@@ -185,7 +185,7 @@ impl ValueTally {
     }
 
     /// Returns the findings, the most severe first.
-    pub fn findings(&self) -> Vec<ImplausibleValues> {
+    pub(crate) fn findings(&self) -> Vec<ImplausibleValues> {
         let ranges = self.of_median().or_else(|| self.of_range());
         ranges.into_iter().chain(self.of_direction()).collect()
     }
@@ -256,7 +256,7 @@ impl ValueTally {
 }
 
 /// Returns the findings about columns of a table, with the names of the quantities.
-pub fn findings<'a>(
+pub(crate) fn findings<'a>(
     table: &'a Table,
     names: &'a [String],
     columns: &'a [Vec<f32>],
@@ -287,7 +287,7 @@ fn constant(name: &str, unit: &str, values: &[f32]) -> Option<ImplausibleValues>
 
 impl ImplausibleValues {
     /// Returns the finding about the quantity `name` as one line, with advice.
-    pub fn line(&self, name: &str) -> String {
+    pub(crate) fn line(&self, name: &str) -> String {
         format!("'{name}': expected {}, found {}; {}", self.expected, self.found, self.advice)
     }
 }

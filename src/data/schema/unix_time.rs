@@ -7,24 +7,24 @@ use crate::error::Fault;
 use std::ops::Range;
 
 /// Name of the key with the time of an event.
-pub const COLUMN: &str = "unix_time_ns";
+pub(crate) const COLUMN: &str = "unix_time_ns";
 /// Range from 2000-01-01 to 2100-01-01 UTC [ns since 1970].
-pub const PLAUSIBLE: Range<i64> = 946_684_800_000_000_000..4_102_444_800_000_000_000;
+pub(crate) const PLAUSIBLE: Range<i64> = 946_684_800_000_000_000..4_102_444_800_000_000_000;
 
 /// Returns whether a time lies in [`PLAUSIBLE`].
-pub fn is_plausible(time_ns: i64) -> bool {
+pub(crate) fn is_plausible(time_ns: i64) -> bool {
     PLAUSIBLE.contains(&time_ns)
 }
 
 /// Returns the unit in which a time would be plausible, if there is one.
-pub fn likely_unit(time: i64) -> Option<&'static str> {
+pub(crate) fn likely_unit(time: i64) -> Option<&'static str> {
     let units = [("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000)];
     let fits = |scale: &i64| time.checked_mul(*scale).is_some_and(is_plausible);
     units.iter().find(|(_, scale)| fits(scale)).map(|(name, _)| *name)
 }
 
 /// Describes a time that is not plausible: `1669914000 (plausible in s)`.
-pub fn describe(time: i64) -> String {
+pub(crate) fn describe(time: i64) -> String {
     match likely_unit(time) {
         Some(unit) => format!("{time} (plausible in {unit})"),
         None => time.to_string(),
@@ -32,7 +32,7 @@ pub fn describe(time: i64) -> String {
 }
 
 /// Returns the fault of a row whose time is not plausible; the caller adds file and row.
-pub fn fault(time: i64) -> Fault {
+pub(crate) fn fault(time: i64) -> Fault {
     let advice = match likely_unit(time) {
         Some(unit) => format!(
             "the column may be in {unit}; TAIGA writes ns: multiply the column, or remove the key from the schema"

@@ -45,7 +45,7 @@ impl CutCount {
 
 impl CutFlow {
     /// Returns the cuts that removed most rows, in one line.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let left = self.cuts.last().map_or(self.rows, |cut| cut.left);
         let mut cuts: Vec<&CutCount> = self.cuts.iter().filter(|cut| cut.fails > 0).collect();
         cuts.sort_by_key(|cut| std::cmp::Reverse(cut.fails));

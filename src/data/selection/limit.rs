@@ -16,7 +16,7 @@ const FEW: usize = 8;
 
 impl Limit {
     /// Returns the columns of the expression.
-    pub fn columns(&self) -> &[usize] {
+    pub(crate) fn columns(&self) -> &[usize] {
         match self {
             Limit::Number(_) => &[],
             Limit::Expression { columns, .. } => columns,
@@ -24,7 +24,7 @@ impl Limit {
     }
 
     /// Returns the value of a row; `of` returns the value of a column.
-    pub fn value(&self, of: impl Fn(usize) -> f64) -> f64 {
+    pub(crate) fn value(&self, of: impl Fn(usize) -> f64) -> f64 {
         match self {
             Limit::Number(x) => *x,
             Limit::Expression { expression, columns } if columns.len() <= FEW => {
@@ -40,7 +40,7 @@ impl Limit {
     }
 
     /// Sets `out` to the values of `rows` rows; `variables` is a buffer for the columns.
-    pub fn values<'a>(
+    pub(crate) fn values<'a>(
         &self,
         column: impl Fn(usize) -> &'a [f32],
         rows: usize,
@@ -64,7 +64,7 @@ impl Limit {
     }
 
     /// Returns the value of a row; `None` if the value of a column is not known.
-    pub fn value_of(&self, of: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+    pub(crate) fn value_of(&self, of: impl Fn(usize) -> Option<f64>) -> Option<f64> {
         match self {
             Limit::Number(x) => Some(*x),
             Limit::Expression { expression, columns } => {

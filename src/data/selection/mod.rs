@@ -3,11 +3,11 @@
 //! The status of a row is a bit mask, the same in training, evaluation and scoring. A row is
 //! never omitted without a count or a stored status bit.
 
-pub mod cut_flow;
+pub(crate) mod cut_flow;
 mod limit;
 pub mod shards;
-pub mod shower_key;
-pub mod split;
+pub(crate) mod shower_key;
+pub(crate) mod split;
 
 use super::schema::features;
 use super::table::Block;
@@ -18,17 +18,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A required quantity is NaN or infinite.
-pub const NOT_FINITE: u32 = 1;
+pub(crate) const NOT_FINITE: u32 = 1;
 /// A feature is outside the domain of its transform.
-pub const OUT_OF_DOMAIN: u32 = 2;
+pub(crate) const OUT_OF_DOMAIN: u32 = 2;
 /// The row is outside the cuts.
-pub const CUT: u32 = 4;
+pub(crate) const CUT: u32 = 4;
 
 /// Bits of rows without a likelihood. Rows outside the cuts have one.
 pub const UNUSABLE: u32 = NOT_FINITE | OUT_OF_DOMAIN;
 
 /// Descriptions of the bits, for attributes and reports.
-pub const STATUS_BITS: [(u32, &str); 3] = [
+pub(crate) const STATUS_BITS: [(u32, &str); 3] = [
     (NOT_FINITE, "not finite"),
     (OUT_OF_DOMAIN, "outside a transform's domain"),
     (CUT, "outside the cuts"),
@@ -51,7 +51,7 @@ pub struct Selection {
 /// Part of a selection: all of it, or the part that does not or does depend on the assumed source
 /// position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub(crate) enum Which {
     All,
     Fixed,
     Varying,
@@ -59,7 +59,7 @@ pub enum Which {
 
 /// Status and coordinates of a block of rows. The memory is reused for the next block.
 #[derive(Debug, Default)]
-pub struct SelectionOutcome {
+pub(crate) struct SelectionOutcome {
     /// (rows); 0 is usable.
     pub status: Vec<u32>,
     coordinates: Vec<f64>,    // (features, rows)
@@ -70,7 +70,7 @@ pub struct SelectionOutcome {
 impl SelectionOutcome {
     /// Returns the coordinates (rows) of an evaluated feature. They are finite unless the status of
     /// the row has one of the bits [`UNUSABLE`].
-    pub fn coordinates(&self, feature: usize) -> &[f64] {
+    pub(crate) fn coordinates(&self, feature: usize) -> &[f64] {
         let rows = self.status.len();
         &self.coordinates[feature * rows..(feature + 1) * rows]
     }
@@ -161,7 +161,7 @@ impl Selection {
     /// Declares quantities that have a value per assumed source position. A row is then evaluated
     /// in two parts: [`Which::Fixed`] once and [`Which::Varying`] at each position.
     #[must_use]
-    pub fn with_varying(mut self, names: &[&str]) -> Selection {
+    pub(crate) fn with_varying(mut self, names: &[&str]) -> Selection {
         self.varying = self.quantities.iter().map(|name| names.contains(&name.as_str())).collect();
         for cut in &mut self.cuts {
             let limits = [&cut.min, &cut.max];
@@ -172,7 +172,7 @@ impl Selection {
     }
 
     /// Returns the indices of the features of a part.
-    pub fn features_of(&self, which: Which) -> &[usize] {
+    pub(crate) fn features_of(&self, which: Which) -> &[usize] {
         &self.part(which).features
     }
 
@@ -186,7 +186,7 @@ impl Selection {
     }
 
     /// Returns, for each quantity, whether it has a value per source position.
-    pub fn varying(&self) -> &[bool] {
+    pub(crate) fn varying(&self) -> &[bool] {
         &self.varying
     }
 
@@ -194,7 +194,7 @@ impl Selection {
     ///
     /// # Errors
     /// `Usage` if the expression is not valid.
-    pub fn with_weight(mut self, weight: Option<&str>) -> Result<Selection> {
+    pub(crate) fn with_weight(mut self, weight: Option<&str>) -> Result<Selection> {
         let bound = weight.map(|text| CutBound::Expression(text.to_string()));
         self.weight = limit(&mut self.quantities, bound.as_ref())?;
         self.varying.resize(self.quantities.len(), false);
@@ -205,7 +205,7 @@ impl Selection {
     ///
     /// # Errors
     /// `Usage` if the expression is not valid.
-    pub fn with_bins(mut self, per: &str, edges: &[f64]) -> Result<Selection> {
+    pub(crate) fn with_bins(mut self, per: &str, edges: &[f64]) -> Result<Selection> {
         let of = limit(&mut self.quantities, Some(&CutBound::Expression(per.to_string())))?;
         self.bins = of.map(|of| QuantityBins { of, edges: edges.to_vec() });
         self.varying.resize(self.quantities.len(), false);
@@ -213,29 +213,29 @@ impl Selection {
     }
 
     /// Returns whether there are bins.
-    pub fn has_bins(&self) -> bool {
+    pub(crate) fn has_bins(&self) -> bool {
         self.bins.is_some()
     }
 
     /// Returns the bin of a row; [`NO_BIN`] if its quantity has no value, or there are no bins.
     #[inline]
-    pub fn bin(&self, value: impl Fn(usize) -> f64) -> u16 {
+    pub(crate) fn bin(&self, value: impl Fn(usize) -> f64) -> u16 {
         self.bins.as_ref().map_or(NO_BIN, |bins| bin_of(&bins.edges, bins.of.value(value)))
     }
 
     /// Returns whether there is a weight.
-    pub fn has_weight(&self) -> bool {
+    pub(crate) fn has_weight(&self) -> bool {
         self.weight.is_some()
     }
 
     /// Returns the names of the quantities of the weight.
-    pub fn weight_quantities(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn weight_quantities(&self) -> impl Iterator<Item = &str> {
         let columns = self.weight.iter().flat_map(Limit::columns);
         columns.map(|column| self.quantities[*column].as_str())
     }
 
     /// Returns the names of the quantities of the cuts.
-    pub fn cut_quantities(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn cut_quantities(&self) -> impl Iterator<Item = &str> {
         let of_cut = |cut: &BoundCut| {
             let limits = cut.min.iter().chain(&cut.max).flat_map(Limit::columns).copied();
             [cut.column].into_iter().chain(limits).collect::<Vec<usize>>()
@@ -244,7 +244,7 @@ impl Selection {
     }
 
     /// Returns the names of the quantities of the bins.
-    pub fn bin_quantities(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn bin_quantities(&self) -> impl Iterator<Item = &str> {
         let columns = self.bins.iter().flat_map(|bins| bins.of.columns());
         columns.map(|column| self.quantities[*column].as_str())
     }
@@ -253,7 +253,7 @@ impl Selection {
     ///
     /// # Errors
     /// `Input` if it is negative or not finite.
-    pub fn weight(&self, block: &Block, row: usize) -> Result<f64> {
+    pub(crate) fn weight(&self, block: &Block, row: usize) -> Result<f64> {
         let Some(weight) = &self.weight else { return Ok(1.0) };
         let value = weight.value(|column| f64::from(block.quantities[column][row]));
         if value.is_finite() && value >= 0.0 {
@@ -268,7 +268,7 @@ impl Selection {
 
     /// Returns whether the features of an event are inside the cuts. Cuts that use other
     /// quantities are ignored.
-    pub fn inside(&self, quantities: &[f64]) -> bool {
+    pub(crate) fn inside(&self, quantities: &[f64]) -> bool {
         let value = |column: usize| quantities.get(column).copied();
         self.cuts.iter().all(|cut| {
             let Some(x) = value(cut.column) else { return true };
@@ -283,13 +283,13 @@ impl Selection {
     }
 
     /// Returns all quantities to read; the features are first, in their order.
-    pub fn quantities(&self) -> &[String] {
+    pub(crate) fn quantities(&self) -> &[String] {
         &self.quantities
     }
 
     /// Returns whether a row fails a cut on finite values. Such a row is not counted as invalid,
     /// even if other values are not finite.
-    pub fn fails_cut(&self, block: &Block, row: usize) -> bool {
+    pub(crate) fn fails_cut(&self, block: &Block, row: usize) -> bool {
         let value = |column: usize| f64::from(block.quantities[column][row]);
         self.cuts.iter().any(|cut| {
             let x = value(cut.column);
@@ -305,14 +305,19 @@ impl Selection {
     }
 
     /// Returns the bounds of the cuts as text, in the order of [`Selection::failed_bounds`].
-    pub fn bounds(&self) -> Vec<String> {
+    pub(crate) fn bounds(&self) -> Vec<String> {
         let texts = self.cuts.iter().flat_map(|cut| cut.texts.iter().flatten());
         texts.take(MOST_BOUNDS).cloned().collect()
     }
 
     /// Sets `failed` to a mask per row, in which bit b is set if a finite value is outside bound b.
     /// Returns the number of bounds. All bounds from the 120th share the last bit.
-    pub fn failed_bounds(&self, columns: &[&[f32]], rows: usize, failed: &mut Vec<u128>) -> usize {
+    pub(crate) fn failed_bounds(
+        &self,
+        columns: &[&[f32]],
+        rows: usize,
+        failed: &mut Vec<u128>,
+    ) -> usize {
         let (mut limits, mut variables) = (Vec::new(), Vec::new());
         failed.clear();
         failed.resize(rows, 0);
@@ -337,7 +342,7 @@ impl Selection {
     /// Computes status and coordinates of a range of rows. `columns` are those of
     /// [`Selection::quantities`]; columns outside the part `which` may be empty. A row with a
     /// quantity that is not finite has the bit [`NOT_FINITE`] and no other bit.
-    pub fn evaluate(
+    pub(crate) fn evaluate(
         &self,
         which: Which,
         columns: &[&[f32]],
@@ -380,7 +385,7 @@ impl Selection {
 }
 
 /// Removes all other bits if [`NOT_FINITE`] is set.
-pub fn alone(status: u32) -> u32 {
+pub(crate) fn alone(status: u32) -> u32 {
     if status & NOT_FINITE == 0 { status } else { NOT_FINITE }
 }
 

@@ -34,7 +34,7 @@ pub struct Dealing {
 
 impl Dealing {
     /// Returns the assignment of `rows` rows to `shards` shards.
-    pub fn new(rows: u64, shards: u64, seed: u64) -> Dealing {
+    pub(crate) fn new(rows: u64, shards: u64, seed: u64) -> Dealing {
         let block = (rows / (BLOCKS_PER_SHARD * shards)).clamp(1, LONGEST_BLOCK);
         Dealing { rows, shards, block, seed }
     }
@@ -45,23 +45,27 @@ impl Dealing {
     }
 
     /// Returns the number of blocks.
-    pub fn blocks(&self) -> u64 {
+    pub(crate) fn blocks(&self) -> u64 {
         self.rows.div_ceil(self.block)
     }
 
     /// Returns the global rows of a block.
-    pub fn rows_of(&self, block: u64) -> Range<u64> {
+    pub(crate) fn rows_of(&self, block: u64) -> Range<u64> {
         block * self.block..((block + 1) * self.block).min(self.rows)
     }
 
     /// Returns the shard of a block.
-    pub fn shard_of(&self, block: u64) -> u64 {
+    pub(crate) fn shard_of(&self, block: u64) -> u64 {
         let stream = Stream::new(self.seed, "deal", &[block / self.shards]);
         RandomPermutation::new(self.shards, stream).at(block % self.shards)
     }
 
     /// Returns the pieces (shard, global rows) of a rank, in ascending order of rows.
-    pub fn pieces(&self, rank: u64, ranks: u64) -> impl Iterator<Item = (u64, Range<u64>)> + '_ {
+    pub(crate) fn pieces(
+        &self,
+        rank: u64,
+        ranks: u64,
+    ) -> impl Iterator<Item = (u64, Range<u64>)> + '_ {
         (0..self.blocks())
             .map(|b| (self.shard_of(b), self.rows_of(b)))
             .filter(move |(shard, _)| shard % ranks == rank)
@@ -69,13 +73,13 @@ impl Dealing {
 }
 
 /// Returns the positions of step `step` of `steps` in a shard of `events` events.
-pub fn step_range(events: u64, step: u64, steps: u64) -> Range<u64> {
+pub(crate) fn step_range(events: u64, step: u64, steps: u64) -> Range<u64> {
     let edge = |t: u64| (u128::from(events) * u128::from(t) / u128::from(steps)) as u64;
     edge(step)..edge(step + 1)
 }
 
 /// Returns the order of the events of a shard in an epoch.
-pub fn epoch_order(events: u64, seed: u64, epoch: u64, shard: u64) -> RandomPermutation {
+pub(crate) fn epoch_order(events: u64, seed: u64, epoch: u64, shard: u64) -> RandomPermutation {
     RandomPermutation::new(events, Stream::new(seed, "epoch order", &[epoch, shard]))
 }
 

@@ -16,7 +16,7 @@ const ROWS: u64 = 1 << 20;
 ///
 /// # Errors
 /// `Input` with the names of both columns, and the error of reading them.
-pub fn refuse_scattered(table: &Table) -> Result<()> {
+pub(crate) fn refuse_scattered(table: &Table) -> Result<()> {
     if !table.shower_columns().is_empty() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Part of a split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub(crate) enum Part {
     Train,
     Validation,
     Calibration,
@@ -27,7 +27,7 @@ pub struct Splitter {
 
 impl Splitter {
     /// Returns the assignment for the fractions and seed of a configuration.
-    pub fn new(split: &SplitConfig) -> Splitter {
+    pub(crate) fn new(split: &SplitConfig) -> Splitter {
         let train = split.train;
         let validation = train + split.validation;
         Splitter {
@@ -37,12 +37,12 @@ impl Splitter {
     }
 
     /// Returns the part of a shower by the values of its key columns.
-    pub fn by_key(&self, class: i8, key: impl Iterator<Item = i64>) -> Part {
+    pub(crate) fn by_key(&self, class: i8, key: impl Iterator<Item = i64>) -> Part {
         self.part(class, b'k', key.map(i64::to_le_bytes))
     }
 
     /// Returns the part of a row by the bits of its features, for files without keys.
-    pub fn by_content(&self, class: i8, features: impl Iterator<Item = f32>) -> Part {
+    pub(crate) fn by_content(&self, class: i8, features: impl Iterator<Item = f32>) -> Part {
         self.part(class, b'c', features.map(|x| x.to_bits().to_le_bytes()))
     }
 

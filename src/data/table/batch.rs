@@ -30,7 +30,7 @@ pub(super) enum ColumnData {
 const LARGEST_READ: usize = 32 << 20;
 
 impl ColumnData {
-    pub fn new(want: Want) -> ColumnData {
+    pub(crate) fn new(want: Want) -> ColumnData {
         match want {
             Want::F32 => ColumnData::F32(Vec::new()),
             Want::F64 => ColumnData::F64(Vec::new()),
@@ -39,7 +39,7 @@ impl ColumnData {
     }
 
     /// Removes the values and keeps their memory.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         match self {
             ColumnData::F32(values) => values.clear(),
             ColumnData::F64(values) => values.clear(),
@@ -48,27 +48,27 @@ impl ColumnData {
     }
 
     /// Swaps the values with those of a block.
-    pub fn swap_f32(&mut self, other: &mut Vec<f32>) {
+    pub(crate) fn swap_f32(&mut self, other: &mut Vec<f32>) {
         if let ColumnData::F32(values) = self {
             std::mem::swap(values, other);
         }
     }
 
     /// Swaps the values with those of a block, as [`ColumnData::swap_f32`] does.
-    pub fn swap_i64(&mut self, other: &mut Vec<i64>) {
+    pub(crate) fn swap_i64(&mut self, other: &mut Vec<i64>) {
         if let ColumnData::I64(values) = self {
             std::mem::swap(values, other);
         }
     }
 
-    pub fn f64(&self) -> &[f64] {
+    pub(crate) fn f64(&self) -> &[f64] {
         match self {
             ColumnData::F64(values) => values,
             _ => &[],
         }
     }
 
-    pub fn i64(&self) -> &[i64] {
+    pub(crate) fn i64(&self) -> &[i64] {
         match self {
             ColumnData::I64(values) => values,
             _ => &[],
@@ -99,7 +99,7 @@ pub(super) struct ReadScratch {
 }
 
 impl ColumnBatch {
-    pub fn new(columns: Vec<(StoredColumn, Want)>) -> Result<ColumnBatch> {
+    pub(crate) fn new(columns: Vec<(StoredColumn, Want)>) -> Result<ColumnBatch> {
         let mut of_records: Vec<Vec<usize>> = Vec::new();
         let mut matrices: Vec<Vec<usize>> = Vec::new();
         for (index, (column, _)) in columns.iter().enumerate() {
@@ -118,12 +118,12 @@ impl ColumnBatch {
         Ok(ColumnBatch { records: records.collect::<Result<_>>()?, matrices, columns })
     }
 
-    pub fn columns(&self) -> &[(StoredColumn, Want)] {
+    pub(crate) fn columns(&self) -> &[(StoredColumn, Want)] {
         &self.columns
     }
 
     /// Appends rows to the values, one per column.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         rows: &Range<u64>,
         values: &mut [ColumnData],

@@ -8,10 +8,10 @@ use crate::data::schema::columns::Attribute;
 use crate::data::schema::{EVENT_FORMAT, EVENT_VERSION};
 
 /// The group that holds one dataset per column.
-pub const GROUP: &str = "events";
+pub(crate) const GROUP: &str = "events";
 
 /// Names of columns that are always keys, also when stored as floating point or as short integers.
-pub const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 10] = [
     "run",
     "run_id",
     "obs_id",
@@ -25,9 +25,9 @@ pub const KEYS: [&str; 10] = [
 ];
 
 /// Values of the column `class`.
-pub const GAMMA: i8 = 1;
-pub const HADRON: i8 = 0;
-pub const UNKNOWN: i8 = -1;
+pub(crate) const GAMMA: i8 = 1;
+pub(crate) const HADRON: i8 = 0;
+pub(crate) const UNKNOWN: i8 = -1;
 
 /// Returns the root attributes of an event file: those of the format, then `origin`.
 pub fn attributes(origin: &[(&str, &str)]) -> Vec<(String, Attribute)> {

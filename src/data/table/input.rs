@@ -27,7 +27,7 @@ impl InputFile {
     /// # Errors
     /// `Input` if the file cannot be read, no schema fits it, or its table is damaged; `Usage` if
     /// the schema is one of text tables.
-    pub fn open(path: &Path, schema: Option<&Arc<Schema>>) -> Result<InputFile> {
+    pub(crate) fn open(path: &Path, schema: Option<&Arc<Schema>>) -> Result<InputFile> {
         let open = hdf5::open_input(path, DEFAULT_CACHE)?;
         let schema = match schema {
             Some(schema) => Arc::clone(schema),
@@ -38,35 +38,35 @@ impl InputFile {
     }
 
     /// Returns the contents of the file.
-    pub fn table(&self) -> &Table {
+    pub(crate) fn table(&self) -> &Table {
         &self.table
     }
 
     /// Closes the file and returns its contents.
-    pub fn into_table(self) -> Table {
+    pub(crate) fn into_table(self) -> Table {
         self.table
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.table.path
     }
 
-    pub fn schema(&self) -> &Arc<Schema> {
+    pub(crate) fn schema(&self) -> &Arc<Schema> {
         &self.table.schema
     }
 
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.table.rows
     }
 
     /// Returns the stamp of the file from before it was opened.
-    pub fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> Stamp {
         self.table.stamp
     }
 
     /// Returns the blake3 hash of the open file as text, and calls `progress` for each part that
     /// is read.
-    pub fn hash(&self, progress: impl Fn()) -> Result<String> {
+    pub(crate) fn hash(&self, progress: impl Fn()) -> Result<String> {
         let handle = self.handle()?;
         let hash = hash_bytes(&self.table.path, BytesFrom::new(&handle.bytes, 0), progress)?;
         Ok(hash_text(&hash))
@@ -77,7 +77,7 @@ impl InputFile {
     ///
     /// # Errors
     /// `Input` if a quantity or key is absent, or a column does not fit the request.
-    pub fn reader(&mut self, request: &Request) -> Result<TableReader> {
+    pub(crate) fn reader(&mut self, request: &Request) -> Result<TableReader> {
         let table = self.table.clone();
         self.reader_of(&table, request)
     }
@@ -86,7 +86,7 @@ impl InputFile {
     ///
     /// # Errors
     /// Those of [`InputFile::reader`].
-    pub fn reader_of(&mut self, table: &Table, request: &Request) -> Result<TableReader> {
+    pub(crate) fn reader_of(&mut self, table: &Table, request: &Request) -> Result<TableReader> {
         let reader = TableReader::new(table, self.handle()?, request)?;
         let wanted = reader.cache_bytes();
         if wanted <= self.cache {

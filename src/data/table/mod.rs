@@ -152,11 +152,11 @@ impl Table {
         Ok(())
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub fn schema(&self) -> &Arc<Schema> {
+    pub(crate) fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }
 
@@ -185,12 +185,12 @@ impl Table {
     }
 
     /// Returns the names of the columns that all parts have, sorted.
-    pub fn columns(&self) -> &BTreeSet<String> {
+    pub(crate) fn columns(&self) -> &BTreeSet<String> {
         &self.columns
     }
 
     /// Returns the names of the keys that can be copied, sorted.
-    pub fn key_names(&self) -> Vec<&str> {
+    pub(crate) fn key_names(&self) -> Vec<&str> {
         self.keys.keys().map(String::as_str).collect()
     }
 
@@ -215,7 +215,7 @@ impl Table {
 
     /// Returns a table of the quantities that other columns give a second time, under the same
     /// names, and the largest difference allowed between both.
-    pub fn second_ways(&self) -> Option<(Table, BTreeMap<String, f64>)> {
+    pub(crate) fn second_ways(&self) -> Option<(Table, BTreeMap<String, f64>)> {
         let has_columns = |quantity: &Quantity| {
             quantity.source.columns().iter().all(|column| self.columns.contains(column))
         };
@@ -234,11 +234,11 @@ impl Table {
 
     /// Returns the same table with these columns as its shower key, to read any integers.
     #[must_use]
-    pub fn with_shower(&self, columns: Vec<String>) -> Table {
+    pub(crate) fn with_shower(&self, columns: Vec<String>) -> Table {
         Table { shower: columns, ..self.clone() }
     }
 
-    pub fn has_class(&self) -> bool {
+    pub(crate) fn has_class(&self) -> bool {
         self.class.is_some()
     }
 
@@ -263,7 +263,7 @@ impl Table {
     }
 
     /// Refuses a table without rows: for commands that need events of every file.
-    pub fn refuse_empty(&self) -> Result<()> {
+    pub(crate) fn refuse_empty(&self) -> Result<()> {
         if self.rows > 0 {
             return Ok(());
         }

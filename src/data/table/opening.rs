@@ -22,12 +22,17 @@ pub(super) struct PartOpener<'a> {
 
 impl<'a> PartOpener<'a> {
     /// Starts with no column of a part of `rows` rows, in a file of `bytes` bytes.
-    pub fn new(table: &'a Table, layout: TableLayout, rows: u64, bytes: u64) -> PartOpener<'a> {
+    pub(crate) fn new(
+        table: &'a Table,
+        layout: TableLayout,
+        rows: u64,
+        bytes: u64,
+    ) -> PartOpener<'a> {
         PartOpener { table, layout, rows, bytes, columns: Vec::new(), checked: BTreeSet::new() }
     }
 
     /// Opens the columns of a request and returns the plan of its blocks.
-    pub fn plan(&mut self, request: &Request) -> Result<BlockPlan> {
+    pub(crate) fn plan(&mut self, request: &Request) -> Result<BlockPlan> {
         let mut plan = BlockPlan::default();
         for name in &request.quantities {
             plan.quantities.push(self.quantity(name)?);

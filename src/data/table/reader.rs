@@ -67,7 +67,7 @@ impl TableReader {
         })
     }
 
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-pub const FORMAT: &str = "taiga-flow-scores";
+pub(crate) const FORMAT: &str = "taiga-flow-scores";
 const GROUP: &str = "scores";
 /// 1: one value per event; 2: one per event and source position; 3: as 2, and `energy` has
 /// positions too.
@@ -93,13 +93,13 @@ pub struct Head {
 impl Head {
     /// Returns whether `energy` has one value per event although the file has positions: the value
     /// at the source, which is wrong for events that count at other positions.
-    pub fn has_energy_of_source(&self) -> bool {
+    pub(crate) fn has_energy_of_source(&self) -> bool {
         self.copied.iter().any(|name| name == "energy")
     }
 
     /// Returns the column of log p, of the first flow if there are several; the score if the file
     /// has none.
-    pub fn log_prob(&self) -> &str {
+    pub(crate) fn log_prob(&self) -> &str {
         let is_log_prob =
             |name: &&String| name.starts_with("log_prob") && !name.starts_with("log_prob_raw");
         let exact = self.of_position.iter().find(|name| *name == "log_prob");
@@ -110,7 +110,7 @@ impl Head {
 /// Columns to read: keys, f32 per event, and f32 per event and position, at all positions or at the
 /// first.
 #[derive(Debug, Clone, Default)]
-pub struct ColumnRequest {
+pub(crate) struct ColumnRequest {
     pub keys: Vec<String>,
     pub copied: Vec<String>,
     pub at_all: Vec<String>,
@@ -120,7 +120,7 @@ pub struct ColumnRequest {
 
 /// Rows of the requested columns; every innermost vector: (rows).
 #[derive(Debug, Clone, Default)]
-pub struct ScoreBlock {
+pub(crate) struct ScoreBlock {
     pub rows: usize,
     pub keys: Vec<Vec<i64>>,
     pub copied: Vec<Vec<f32>>,
@@ -291,7 +291,7 @@ impl ScoreFile {
     }
 
     /// Reads rows into a block and replaces its contents.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         rows: Range<u64>,
         wanted: &ColumnRequest,

@@ -311,7 +311,7 @@ impl<'a> Conversion<'a> {
 
 /// Returns date and number of the run at the start of the name of a table or of its folder:
 /// `DDMMYY.RR` gives YYYYMMDDRRR. It is the same for all telescopes and portions of a run.
-pub fn run_of_name(path: &Path) -> Option<i64> {
+pub(crate) fn run_of_name(path: &Path) -> Option<i64> {
     let folder = path.parent().and_then(Path::file_name);
     path.file_name().into_iter().chain(folder).find_map(|name| run_of(name.to_str()?))
 }

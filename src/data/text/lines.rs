@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Longest line. A file with longer lines is binary or has no line ends.
-pub const MAX_LINE_BYTES: usize = 65_536;
+pub(crate) const MAX_LINE_BYTES: usize = 65_536;
 /// Mark of UTF-8 that some programs (spreadsheets) write at the start of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes per read.
@@ -30,7 +30,7 @@ impl TextLines {
     ///
     /// # Errors
     /// `Input` if there is no such regular file; `Environment` if the system fails.
-    pub fn open(path: &Path) -> Result<TextLines> {
+    pub(crate) fn open(path: &Path) -> Result<TextLines> {
         // A conversion opens the file more than once, which a pipe does not allow.
         bounded::refuse_irregular(path)?;
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
@@ -38,7 +38,7 @@ impl TextLines {
     }
 
     /// Reads the lines of a file that is open at its beginning.
-    pub fn new(path: &Path, file: File) -> TextLines {
+    pub(crate) fn new(path: &Path, file: File) -> TextLines {
         let path = path.to_path_buf();
         let hasher = blake3::Hasher::new();
         TextLines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 }
@@ -48,7 +48,7 @@ impl TextLines {
     ///
     /// # Errors
     /// `Input` for a line longer than [`MAX_LINE_BYTES`]; `Environment` for a failed read.
-    pub fn advance(&mut self) -> Result<Option<&[u8]>> {
+    pub(crate) fn advance(&mut self) -> Result<Option<&[u8]>> {
         loop {
             let Some((begin, end)) = self.next_line()? else { return Ok(None) };
             self.number += 1;
@@ -59,7 +59,7 @@ impl TextLines {
     }
 
     /// Returns the blake3 hash of the bytes read; of the whole file after the last line.
-    pub fn hash(&self) -> blake3::Hash {
+    pub(crate) fn hash(&self) -> blake3::Hash {
         self.hasher.finalize()
     }
 
@@ -119,7 +119,7 @@ impl TextLines {
     }
 
     /// Returns a fault of the last row with file and line.
-    pub fn place(&self, fault: Fault) -> Error {
+    pub(crate) fn place(&self, fault: Fault) -> Error {
         fault.file(&self.path).row(self.number).input()
     }
 }

@@ -11,7 +11,7 @@ pub mod convert;
 mod lines;
 mod number;
 mod plan;
-pub mod writer;
+pub(crate) mod writer;
 
 use super::schema::{self, Schema};
 use crate::config::Class;
@@ -21,8 +21,8 @@ use plan::TextPlan;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use lines::MAX_LINE_BYTES;
-pub use plan::hash as key_of_bytes;
+pub(crate) use lines::MAX_LINE_BYTES;
+pub(crate) use plan::hash as key_of_bytes;
 
 /// Result of parsing one line or field; the caller adds file and line to the fault.
 type Parsed<T> = Result<T, Box<Fault>>;
@@ -34,7 +34,7 @@ const BLOCK_ROWS: usize = 512;
 ///
 /// # Errors
 /// `Usage` for an unknown name, or a schema without [text].
-pub fn dialect(name: &str) -> Result<Schema> {
+pub(crate) fn dialect(name: &str) -> Result<Schema> {
     let texts = text_schemas()?;
     let names: Vec<&str> = texts.iter().map(|schema| schema.name.as_str()).collect();
     let is_path = name.contains(['/', '.']);
@@ -83,7 +83,7 @@ pub fn detect(path: &Path) -> Result<Schema> {
 }
 
 /// Returns the error of an empty table.
-pub fn no_rows(path: &Path) -> Error {
+pub(crate) fn no_rows(path: &Path) -> Error {
     Fault::new("the table has no rows").file(path).input()
 }
 
@@ -139,7 +139,7 @@ pub struct ParsedColumns {
 
 /// Half the field of view of TAIGA-IACT, 9.6 deg: the largest distance of an observed source
 /// from the camera centre [deg].
-pub const FIELD_RADIUS_DEG: f64 = 4.8;
+pub(crate) const FIELD_RADIUS_DEG: f64 = 4.8;
 
 /// New source positions for simulated hadrons, whose own source position would distinguish them
 /// from gammas. The distance from the camera centre is given, and the azimuth is drawn from the
@@ -156,7 +156,7 @@ impl Placement {
     /// # Errors
     /// `Usage` if the offset is outside the camera, or if neither `class` nor a class column
     /// of the table identifies hadrons.
-    pub fn check(&self, class: Option<Class>, has_class_column: bool) -> Result<()> {
+    pub(crate) fn check(&self, class: Option<Class>, has_class_column: bool) -> Result<()> {
         if !(0.0..=FIELD_RADIUS_DEG).contains(&self.offset_deg) {
             return Err(Fault::new("source offset outside the camera")
                 .expected(format!("0 to {FIELD_RADIUS_DEG} deg, half the field of view"))
@@ -209,7 +209,7 @@ impl TextRows {
     ///
     /// # Errors
     /// As [`TextRows::open`].
-    pub fn of_file(
+    pub(crate) fn of_file(
         path: &Path,
         schema: &Schema,
         (hash, file): ([u8; 32], std::fs::File),
@@ -242,13 +242,13 @@ impl TextRows {
 
     /// Adds a key `run` with the same value in all rows.
     #[must_use]
-    pub fn with_run(mut self, run: i64) -> TextRows {
+    pub(crate) fn with_run(mut self, run: i64) -> TextRows {
         self.plan.set_run(run);
         self
     }
 
     /// Returns names and units of the quantities.
-    pub fn outputs(&self) -> Vec<(String, String)> {
+    pub(crate) fn outputs(&self) -> Vec<(String, String)> {
         let name_and_unit = |output: &plan::OutputQuantity| {
             (output.name.clone(), output.quantity.canonical.clone())
         };
@@ -301,13 +301,13 @@ impl TextRows {
 
     /// Returns, by quantity, the number of rows in which it differs from the value in the file
     /// and the allowed difference, and the number of rows read.
-    pub fn differences(&self) -> (BTreeMap<&str, (u64, f64)>, u64) {
+    pub(crate) fn differences(&self) -> (BTreeMap<&str, (u64, f64)>, u64) {
         let comparisons = self.plan.comparisons.iter();
         (comparisons.map(|c| (c.first.name.as_str(), (c.rows, c.within))).collect(), self.count)
     }
 
     /// Returns the blake3 hash of the bytes read; of the whole file after `read` returned false.
-    pub fn source_hash(&self) -> blake3::Hash {
+    pub(crate) fn source_hash(&self) -> blake3::Hash {
         self.lines.hash()
     }
 }

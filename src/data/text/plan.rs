@@ -74,7 +74,7 @@ impl TextPlan {
     ///
     /// # Errors
     /// A fault for a wrong number of columns, and for a missing or duplicate column.
-    pub fn bind(
+    pub(crate) fn bind(
         schema: &Schema,
         text: &Text,
         first: &[u8],
@@ -147,7 +147,7 @@ impl TextPlan {
     }
 
     /// Adds the key `run` after the computed keys, before those copied from columns.
-    pub fn set_run(&mut self, run: i64) {
+    pub(crate) fn set_run(&mut self, run: i64) {
         let is_computed = |key: &&KeyColumn| !matches!(key, KeyColumn::Column { .. });
         let place = self.keys.iter().filter(is_computed).count();
         self.keys.insert(place, KeyColumn::Fixed(run));
@@ -184,7 +184,7 @@ impl TextPlan {
     ///
     /// # Errors
     /// A fault if the schema has no source position in columns.
-    pub fn place_source(&mut self, schema: &Schema, placement: Placement) -> Parsed<()> {
+    pub(crate) fn place_source(&mut self, schema: &Schema, placement: Placement) -> Parsed<()> {
         let of = |name: &str| {
             let output = self.outputs.iter().find(|output| output.name == name)?;
             let column = matches!(output.quantity.source, QuantitySource::Column(_));
@@ -201,7 +201,7 @@ impl TextPlan {
     }
 
     /// Starts a new block of rows.
-    pub fn begin(&mut self, columns: &mut ParsedColumns) {
+    pub(crate) fn begin(&mut self, columns: &mut ParsedColumns) {
         self.numbers.iter_mut().for_each(Vec::clear);
         columns.rows = 0;
         columns.keys.resize_with(self.keys.len(), Vec::new);
@@ -210,7 +210,7 @@ impl TextPlan {
     }
 
     /// Checks that a line is a valid row.
-    pub fn accepts(&mut self, line: &[u8]) -> Parsed<()> {
+    pub(crate) fn accepts(&mut self, line: &[u8]) -> Parsed<()> {
         let mut columns = ParsedColumns::default();
         self.begin(&mut columns);
         self.parse(line, &mut columns)
@@ -220,7 +220,7 @@ impl TextPlan {
     ///
     /// # Errors
     /// A fault with the column of an invalid value.
-    pub fn parse(&mut self, line: &[u8], columns: &mut ParsedColumns) -> Parsed<()> {
+    pub(crate) fn parse(&mut self, line: &[u8], columns: &mut ParsedColumns) -> Parsed<()> {
         split(line, &mut self.fields);
         if self.fields.len() != self.columns {
             return Err(self.wrong_columns(line));
@@ -239,7 +239,7 @@ impl TextPlan {
     }
 
     /// Computes the quantities of all rows of the block.
-    pub fn finish(&mut self, columns: &mut ParsedColumns) {
+    pub(crate) fn finish(&mut self, columns: &mut ParsedColumns) {
         let [values, other] = &mut self.values;
         for comparison in &mut self.comparisons {
             comparison.first.evaluate(&self.numbers, values);
@@ -451,7 +451,7 @@ fn class_of(class: &schema::TextClass, text: &[u8]) -> Parsed<i8> {
 }
 
 /// Returns 63 bits of the blake3 hash of `bytes`, as a key that is not negative.
-pub fn hash(bytes: &[u8]) -> i64 {
+pub(crate) fn hash(bytes: &[u8]) -> i64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
     (u64::from_le_bytes(first) >> 1) as i64

@@ -16,7 +16,7 @@ const BLOCK_ROWS: usize = 4096;
 
 /// Writer of one table. If it is dropped before [`TextWriter::finish`], it removes the
 /// incomplete file.
-pub struct TextWriter {
+pub(crate) struct TextWriter {
     file: StagedFile,
     widths: Vec<usize>, // values per row
     text: String,
@@ -28,7 +28,7 @@ impl TextWriter {
     ///
     /// # Errors
     /// `Usage` if the file exists and `overwrite` is false; `Environment` if writing fails.
-    pub fn create(path: &Path, specs: &[ColumnSpec], overwrite: bool) -> Result<TextWriter> {
+    pub(crate) fn create(path: &Path, specs: &[ColumnSpec], overwrite: bool) -> Result<TextWriter> {
         let mut writer = TextWriter {
             file: StagedFile::create(path, overwrite)?,
             widths: specs.iter().map(ColumnSpec::width).collect(),
@@ -40,7 +40,7 @@ impl TextWriter {
     }
 
     /// Returns the number of rows appended so far.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
@@ -49,7 +49,7 @@ impl TextWriter {
     ///
     /// # Errors
     /// `Environment` if writing fails.
-    pub fn append(&mut self, values: &[ColumnValues]) -> Result<()> {
+    pub(crate) fn append(&mut self, values: &[ColumnValues]) -> Result<()> {
         let rows = values.first().zip(self.widths.first()).map_or(0, |(v, w)| v.len() / w);
         for first in (0..rows).step_by(BLOCK_ROWS) {
             self.text.clear();
@@ -73,13 +73,13 @@ impl TextWriter {
     ///
     /// # Errors
     /// `Environment` if writing fails.
-    pub fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         self.file.commit()
     }
 }
 
 /// Returns the first line of a table with these columns.
-pub fn header(specs: &[ColumnSpec]) -> String {
+pub(crate) fn header(specs: &[ColumnSpec]) -> String {
     let names = specs.iter().flat_map(|spec| match spec.positions {
         None => vec![spec.name.clone()],
         Some(positions) => (0..positions).map(|k| format!("{}[{k}]", spec.name)).collect(),

@@ -23,14 +23,14 @@ const MOST_IMPOSSIBLE: f64 = 0.01;
 const RADIAN_ROWS: u64 = 100;
 
 /// The report of a file, with the values that the checks of the set of files need.
-pub struct Checked {
+pub(crate) struct Checked {
     pub report: FileReport,
     pub table: Option<Table>,
     pub sources: SourceOffsets,
 }
 
 /// Checks one file; `off` is whether hadrons are taken from it off a source.
-pub fn check_file(
+pub(crate) fn check_file(
     path: &Path,
     role: Option<Class>,
     off: bool,

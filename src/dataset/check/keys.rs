@@ -14,7 +14,7 @@ const KEYS_PER_PASS: u64 = 1 << 23;
 
 /// Rows of one file whose keys are in an earlier file, or earlier in the same file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Duplicates {
+pub(crate) struct Duplicates {
     /// Indices of the tables; equal within a file.
     pub first: usize,
     pub second: usize,
@@ -24,13 +24,13 @@ pub struct Duplicates {
 }
 
 /// A table with its number and the columns of its key.
-pub type Keyed = (usize, Table, Vec<String>);
+pub(crate) type Keyed = (usize, Table, Vec<String>);
 
 /// Finds duplicate rows. Only tables whose keys have the same columns are compared.
 ///
 /// # Errors
 /// Those of reading the keys.
-pub fn duplicates(tables: &[Keyed]) -> Result<Vec<Duplicates>> {
+pub(crate) fn duplicates(tables: &[Keyed]) -> Result<Vec<Duplicates>> {
     duplicates_in_passes(tables, KEYS_PER_PASS)
 }
 

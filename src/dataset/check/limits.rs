@@ -7,7 +7,7 @@ const CAMERA_DEG: f64 = 20.0;
 
 /// Possible values of a quantity: above `low`, or equal to it if `from`; at most `high`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Limits {
+pub(crate) struct Limits {
     pub low: f64,
     pub from: bool,
     pub high: Option<f64>,
@@ -22,14 +22,14 @@ impl Limits {
         Limits { low, from: false, high }
     }
 
-    pub fn contain(self, value: f64) -> bool {
+    pub(crate) fn contain(self, value: f64) -> bool {
         let above = if self.from { value >= self.low } else { value > self.low };
         above && self.high.is_none_or(|high| value <= high)
     }
 }
 
 /// Returns the physical limits of a quantity in its canonical unit; `None` if it has none.
-pub fn physical_limits(quantity: &str) -> Option<Limits> {
+pub(crate) fn physical_limits(quantity: &str) -> Option<Limits> {
     Some(match quantity {
         "size" => Limits::above(0.0, None),
         // No shower has 10⁶ TeV: such a value is in GeV or eV.

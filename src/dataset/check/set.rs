@@ -43,7 +43,7 @@ pub struct SetFinding {
 }
 
 /// A file of the set.
-pub struct SetMember<'a> {
+pub(crate) struct SetMember<'a> {
     pub report: &'a FileReport,
     pub role: Option<Class>,
     /// `None` if the file cannot be read.
@@ -52,7 +52,7 @@ pub struct SetMember<'a> {
 }
 
 /// Returns the findings on all files; compares contents and keys only if `deep`.
-pub fn findings(members: &[SetMember], deep: bool) -> Vec<SetFinding> {
+pub(crate) fn findings(members: &[SetMember], deep: bool) -> Vec<SetFinding> {
     let mut found = same_files(members);
     let twice: Vec<PathBuf> = found.iter().flat_map(|f| f.files.iter().skip(1).cloned()).collect();
     found.extend(differences(members));
@@ -294,7 +294,7 @@ fn source_positions(members: &[SetMember]) -> Vec<SetFinding> {
 ///
 /// # Errors
 /// Those of reading the files.
-pub fn of_classes(
+pub(crate) fn of_classes(
     members: &[&SetMember],
     selection: Option<&Selection>,
 ) -> Result<Vec<SetFinding>> {
@@ -356,6 +356,6 @@ fn comparable(member: &SetMember, selection: &Selection) -> Option<Source> {
 }
 
 /// Returns whether a finding refuses a file.
-pub fn refuses(findings: &[SetFinding], path: &Path) -> bool {
+pub(crate) fn refuses(findings: &[SetFinding], path: &Path) -> bool {
     findings.iter().any(|f| f.refused && f.files.iter().any(|file| file == path))
 }

@@ -13,7 +13,7 @@ const ORDERED: [(&str, &str); 3] = [("width", "length"), ("con1", "con2"), ("con
 
 /// Distances of the assumed source from the centre of the camera [deg].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct SourceOffsets {
+pub(crate) struct SourceOffsets {
     pub rows: u64,
     sum: f64,
     squares: f64,
@@ -29,13 +29,13 @@ impl SourceOffsets {
         }
     }
 
-    pub fn merge(&mut self, other: &SourceOffsets) {
+    pub(crate) fn merge(&mut self, other: &SourceOffsets) {
         self.rows += other.rows;
         self.sum += other.sum;
         self.squares += other.squares;
     }
 
-    pub fn mean_and_spread(&self) -> Option<(f64, f64)> {
+    pub(crate) fn mean_and_spread(&self) -> Option<(f64, f64)> {
         let mean = self.sum / self.rows as f64;
         let square = (self.squares / self.rows as f64 - mean * mean).max(0.0);
         (self.rows > 0).then(|| (mean, square.sqrt()))
@@ -43,7 +43,7 @@ impl SourceOffsets {
 }
 
 /// Counts from one pass over the rows of a file.
-pub struct FileCheck {
+pub(crate) struct FileCheck {
     pub tallies: Vec<ColumnTally>, // (quantities)
     pub disorder: Vec<Disorder>,
     pub differences: Vec<Difference>,
@@ -55,7 +55,7 @@ pub struct FileCheck {
 
 /// Times that are not plausible.
 #[derive(Default)]
-pub struct Times {
+pub(crate) struct Times {
     key: Option<usize>, // in the request
     rows: u64,          // seen
     pub implausible: u64,
@@ -75,7 +75,7 @@ impl Times {
 }
 
 impl FileCheck {
-    pub fn new(table: &Table, request: &Request) -> FileCheck {
+    pub(crate) fn new(table: &Table, request: &Request) -> FileCheck {
         let index = |name: &str| request.quantities.iter().position(|known| known == name);
         let in_degrees =
             ["source_x", "source_y"].iter().all(|name| table.unit(name) == Some("deg"));
@@ -95,7 +95,7 @@ impl FileCheck {
     }
 
     /// Reads all rows of a file in blocks.
-    pub fn read(&mut self, file: &mut InputFile, request: &Request) -> Result<()> {
+    pub(crate) fn read(&mut self, file: &mut InputFile, request: &Request) -> Result<()> {
         let mut reader = file.reader(request)?;
         let rows_of_file = file.rows();
         let second = file.table().second_ways();
@@ -121,7 +121,7 @@ impl FileCheck {
     }
 
     /// Returns whether no row has an image after cleaning: neither light nor parameters.
-    pub fn has_no_image(&self) -> bool {
+    pub(crate) fn has_no_image(&self) -> bool {
         let rows = |tally: &ColumnTally| tally.finite + tally.nan + tally.infinite;
         let of = |name: &str| self.tallies.iter().find(|tally| tally.name == name);
         let is_dark = |tally: &ColumnTally| tally.max <= 0.0 && tally.infinite == 0;
@@ -147,7 +147,7 @@ impl FileCheck {
 }
 
 /// Rows in which a quantity differs from its value by other columns.
-pub struct Difference {
+pub(crate) struct Difference {
     pub name: String,
     quantity: usize, // in the request
     pub within: f64,
@@ -182,7 +182,7 @@ impl Classes {
 }
 
 /// Counts of the values of one column.
-pub struct ColumnTally {
+pub(crate) struct ColumnTally {
     name: String,
     pub plausible: plausible::ValueTally,
     limits: Option<Limits>,
@@ -232,7 +232,7 @@ impl ColumnTally {
     }
 
     /// Returns the report of the column.
-    pub fn column(&self, name: &str, unit: String) -> ColumnReport {
+    pub(crate) fn column(&self, name: &str, unit: String) -> ColumnReport {
         let known = |value: f64| (self.finite > 0).then_some(value);
         ColumnReport {
             name: name.to_string(),

@@ -15,7 +15,7 @@ const SHOWN: usize = 3;
 
 /// Files of earlier runs, apart from those of this one.
 #[derive(Debug, Clone)]
-pub struct EarlierFiles<F> {
+pub(crate) struct EarlierFiles<F> {
     pub files: Vec<F>,
     /// Input path → why it failed.
     pub failed: BTreeMap<String, FailedFile>,
@@ -39,7 +39,7 @@ impl<F> Default for EarlierFiles<F> {
 
 impl<F: ListedFile> EarlierFiles<F> {
     /// Returns the entries of a manifest that are not of the files of this run, `listed`.
-    pub fn new(
+    pub(crate) fn new(
         files: Vec<F>,
         failed: BTreeMap<String, FailedFile>,
         listed: &Assignment,
@@ -55,7 +55,12 @@ impl<F: ListedFile> EarlierFiles<F> {
 
     /// Finds outputs that were changed or removed, and failed inputs that no longer exist. They stay
     /// in the manifest unless `forget` is set, so that a loss is not overlooked.
-    pub fn find_lost(&mut self, given: &[PathBuf], forget: bool, is_present: impl Fn(&F) -> bool) {
+    pub(crate) fn find_lost(
+        &mut self,
+        given: &[PathBuf],
+        forget: bool,
+        is_present: impl Fn(&F) -> bool,
+    ) {
         let name = |file: &F| file.output().to_string();
         let gone: Vec<String> = self.files.iter().filter(|f| !is_present(f)).map(name).collect();
         let is_gone = |input: &&String| std::fs::symlink_metadata(input).is_err();
@@ -94,7 +99,11 @@ impl<F: ListedFile> EarlierFiles<F> {
 
     /// Returns the faults of a folder with these files: files that were lost, also during this run,
     /// and inputs of equal content.
-    pub fn unresolved(&self, folder: &Path, all: &[F]) -> Result<BTreeMap<String, FailedFile>> {
+    pub(crate) fn unresolved(
+        &self,
+        folder: &Path,
+        all: &[F],
+    ) -> Result<BTreeMap<String, FailedFile>> {
         let entries = ledger::read(folder)?.entries;
         let is_lost = |file: &&F| has_recorded_length(folder, *file, &entries) == Some(false);
         let gone = all.iter().filter(is_lost).map(|file| {
@@ -112,7 +121,7 @@ impl<F: ListedFile> EarlierFiles<F> {
     }
 
     /// Adds the files of earlier runs to those of this one, in the order of their names.
-    pub fn add_to(&self, files: &mut Vec<F>, failed: &mut BTreeMap<String, FailedFile>) {
+    pub(crate) fn add_to(&self, files: &mut Vec<F>, failed: &mut BTreeMap<String, FailedFile>) {
         files.extend(self.files.iter().cloned());
         files.sort_by(|a, b| a.output().cmp(b.output()));
         files.dedup_by(|a, b| a.output() == b.output());
@@ -127,7 +136,7 @@ impl<F: ListedFile> EarlierFiles<F> {
 ///
 /// # Errors
 /// `Usage` if one of the files is there.
-pub fn refuse_other_settings<F: ListedFile>(
+pub(crate) fn refuse_other_settings<F: ListedFile>(
     output: &Path,
     files: &[F],
     made: &str,
@@ -144,7 +153,7 @@ pub fn refuse_other_settings<F: ListedFile>(
 }
 
 /// Returns whether an output has the length that its ledger states; `None` if no ledger has it.
-pub fn has_recorded_length<F: ListedFile>(
+pub(crate) fn has_recorded_length<F: ListedFile>(
     folder: &Path,
     file: &F,
     entries: &Entries<F>,

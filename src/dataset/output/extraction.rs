@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// File name of the manifest.
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// Format of the manifest.
-pub const FORMAT: &str = "taiga-flow-extraction 1";
+pub(crate) const FORMAT: &str = "taiga-flow-extraction 1";
 /// Bytes at the beginning of a ledger that are searched for a line of an extraction.
 const LEDGER_HEAD: u64 = 1 << 16;
 
@@ -65,7 +65,7 @@ struct ExtractedMember {
 
 /// Extractions that event files belong to.
 #[derive(Debug)]
-pub struct Extractions<'a> {
+pub(crate) struct Extractions<'a> {
     files: Vec<&'a Path>,
     /// Extraction of each file; `None` for a file of no extraction.
     members: Vec<Option<ExtractedMember>>,
@@ -74,7 +74,7 @@ pub struct Extractions<'a> {
 
 /// Missing output of an extraction.
 #[derive(Debug)]
-pub struct AbsentOutput {
+pub(crate) struct AbsentOutput {
     /// The input of the extraction, or the output if it was lost later.
     pub file: String,
     /// Path of the output below the given path; `None` if it is unknown.
@@ -92,7 +92,7 @@ impl<'a> Extractions<'a> {
     ///
     /// # Errors
     /// `Input` if an extraction has not finished, or its manifest cannot be read.
-    pub fn of(files: impl IntoIterator<Item = &'a Path>) -> Result<Extractions<'a>> {
+    pub(crate) fn of(files: impl IntoIterator<Item = &'a Path>) -> Result<Extractions<'a>> {
         let mut search = ExtractionSearch::default();
         let files: Vec<&Path> = files.into_iter().collect();
         let members = files.iter().map(|file| search.member(file)).collect::<Result<_>>()?;
@@ -101,7 +101,7 @@ impl<'a> Extractions<'a> {
 
     /// Returns the files below the folder of an extraction that are not outputs of it, with the
     /// reason not to use them.
-    pub fn unlisted(&self) -> impl Iterator<Item = (&Path, Error)> {
+    pub(crate) fn unlisted(&self) -> impl Iterator<Item = (&Path, Error)> {
         let files = self.files.iter().zip(&self.members);
         files.filter_map(|(file, member)| {
             let ExtractedMember { extraction, name } = member.as_ref()?;
@@ -111,14 +111,14 @@ impl<'a> Extractions<'a> {
     }
 
     /// Returns the hash of a file when it was extracted, by its index in the list.
-    pub fn recorded_hash(&self, file: usize) -> Option<&str> {
+    pub(crate) fn recorded_hash(&self, file: usize) -> Option<&str> {
         let ExtractedMember { extraction, name } = self.members.get(file)?.as_ref()?;
         self.all[*extraction].outputs.get(name).map(String::as_str)
     }
 
     /// Returns the outputs that are missing from the extractions and that the paths `given`
     /// would cover.
-    pub fn absent(&self, given: &[PathBuf]) -> Vec<AbsentOutput> {
+    pub(crate) fn absent(&self, given: &[PathBuf]) -> Vec<AbsentOutput> {
         let mut absent = Vec::new();
         for (index, extraction) in self.all.iter().enumerate() {
             let covers = self.covers(given, index);
@@ -128,7 +128,7 @@ impl<'a> Extractions<'a> {
     }
 
     /// Returns the folders of the extractions of which the paths `given` cover all outputs.
-    pub fn covered_whole(&self, given: &[PathBuf]) -> Vec<String> {
+    pub(crate) fn covered_whole(&self, given: &[PathBuf]) -> Vec<String> {
         let is_below = |folder: &Path| {
             let folders = given.iter().filter_map(|given| given.canonicalize().ok());
             folders.into_iter().any(|given| folder.starts_with(given))
@@ -138,7 +138,7 @@ impl<'a> Extractions<'a> {
     }
 
     /// Warns of images that are missing from the extractions.
-    pub fn warn_of_absent(&self, given: &[PathBuf]) {
+    pub(crate) fn warn_of_absent(&self, given: &[PathBuf]) {
         for (index, extraction) in self.all.iter().enumerate() {
             let covers = self.covers(given, index);
             extraction.warn_of_absent(&covers);
@@ -147,7 +147,7 @@ impl<'a> Extractions<'a> {
 
     /// Warns of failed inputs of extractions of which single files are given: it is unknown whether
     /// they were meant.
-    pub fn warn_of_uncovered(&self, given: &[PathBuf]) {
+    pub(crate) fn warn_of_uncovered(&self, given: &[PathBuf]) {
         for (index, extraction) in self.all.iter().enumerate() {
             if self.covers(given, index).is_empty() {
                 extraction.warn_of_absent(&[]);
@@ -159,7 +159,7 @@ impl<'a> Extractions<'a> {
     ///
     /// # Errors
     /// `Input`, for the first one.
-    pub fn refuse_unlisted(&self) -> Result<()> {
+    pub(crate) fn refuse_unlisted(&self) -> Result<()> {
         self.unlisted().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
@@ -167,7 +167,7 @@ impl<'a> Extractions<'a> {
     ///
     /// # Errors
     /// `Input`, for the first one.
-    pub fn refuse_altered(&self, found: &[String]) -> Result<()> {
+    pub(crate) fn refuse_altered(&self, found: &[String]) -> Result<()> {
         for (index, (file, found)) in self.files.iter().zip(found).enumerate() {
             if let Some(recorded) = self.recorded_hash(index) {
                 refuse_altered(file, recorded, found)?;
@@ -211,7 +211,7 @@ impl<'a> Extractions<'a> {
 ///
 /// # Errors
 /// `Input`.
-pub fn refuse_altered(file: &Path, recorded: &str, found: &str) -> Result<()> {
+pub(crate) fn refuse_altered(file: &Path, recorded: &str, found: &str) -> Result<()> {
     if recorded == found {
         return Ok(());
     }

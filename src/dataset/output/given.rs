@@ -21,7 +21,7 @@ const LARGEST: u64 = 1 << 24;
 
 /// The inputs of one command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Given {
+pub(crate) struct Given {
     inputs: Vec<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub struct Given {
 
 impl Given {
     /// Creates the record of inputs whose outputs have this extension.
-    pub fn new(inputs: &[PathBuf], root: Option<&Path>, extension: &str) -> Given {
+    pub(crate) fn new(inputs: &[PathBuf], root: Option<&Path>, extension: &str) -> Given {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
         let absolute = |path: &Path| match list_in(path) {
             Some(list) => PathBuf::from(format!("@{}", absolute(list).display())),
@@ -50,7 +50,7 @@ impl Given {
     }
 
     /// Adds the inputs to the record of an output folder, once.
-    pub fn record(self, output: &Path) -> Result<()> {
+    pub(crate) fn record(self, output: &Path) -> Result<()> {
         let mut all = read(output).unwrap_or_else(|error| {
             log::warn!("{error}; it is replaced");
             Vec::new()
@@ -68,7 +68,7 @@ impl Given {
 
 /// Changes of the inputs since the command.
 #[derive(Debug, Default)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// By output, or by path: inputs that are in no manifest, or cannot be listed.
     pub wrong: BTreeMap<String, String>,
     /// Given paths that do not exist here: an archive may be verified elsewhere.
@@ -77,7 +77,7 @@ pub struct Inputs {
 
 /// Compares the files that the given folders, patterns and lists now contain with a manifest: `known`
 /// are its outputs and those that it leaves out, `failed` its failed inputs.
-pub fn compare(
+pub(crate) fn compare(
     folder: &Path,
     known: &BTreeSet<&str>,
     failed: &BTreeMap<String, FailedFile>,

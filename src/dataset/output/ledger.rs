@@ -4,7 +4,7 @@
 //! A line is appended when the output is complete and on disk. It identifies the output without
 //! reading it. Failed files have lines too. Outputs and manifests do not depend on the ledgers.
 
-pub use super::listed::ListedFile;
+pub(crate) use super::listed::ListedFile;
 use crate::bounded;
 use crate::dataset::failures::Failure;
 use crate::error::{Error, Fault, Result};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-pub const FOLDER: &str = "ledger";
+pub(crate) const FOLDER: &str = "ledger";
 /// Largest ledger or manifest read [bytes].
 const LARGEST_FILE: u64 = 1 << 30;
 /// Most rows in a file; larger numbers are damaged.
@@ -22,7 +22,7 @@ const MOST_ROWS: u64 = 1 << 40;
 
 /// Line of a finished file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerEntry<F> {
+pub(crate) struct LedgerEntry<F> {
     #[serde(flatten)]
     pub file: F,
     /// Bytes of the output.
@@ -61,7 +61,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Line<E> {
 
 /// Line of a failed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedEntry {
+pub(crate) struct FailedEntry {
     pub output: String,
     pub input: String,
     /// Reason of the failure.
@@ -73,7 +73,7 @@ pub struct FailedEntry {
 }
 
 impl FailedEntry {
-    pub fn new(output: &str, failure: &Failure, quarantined: bool) -> FailedEntry {
+    pub(crate) fn new(output: &str, failure: &Failure, quarantined: bool) -> FailedEntry {
         FailedEntry {
             output: output.to_string(),
             input: failure.file.clone(),
@@ -85,23 +85,23 @@ impl FailedEntry {
 }
 
 /// Ledger of one rank; the file is created with its first line.
-pub struct Ledger {
+pub(crate) struct Ledger {
     path: PathBuf,
     file: Option<AppendFile>,
 }
 
 impl Ledger {
     /// Creates the ledger of part `index` (from 0) of `count`.
-    pub fn new(output: &Path, (index, count): (usize, usize)) -> Ledger {
+    pub(crate) fn new(output: &Path, (index, count): (usize, usize)) -> Ledger {
         let name = format!("{}-of-{count}.jsonl", index + 1);
         Ledger { path: output.join(FOLDER).join(name), file: None }
     }
 
-    pub fn add<F: ListedFile>(&mut self, entry: &LedgerEntry<F>) -> Result<()> {
+    pub(crate) fn add<F: ListedFile>(&mut self, entry: &LedgerEntry<F>) -> Result<()> {
         self.append(entry)
     }
 
-    pub fn add_failed(&mut self, entry: &FailedEntry) -> Result<()> {
+    pub(crate) fn add_failed(&mut self, entry: &FailedEntry) -> Result<()> {
         self.append(entry)
     }
 
@@ -121,7 +121,7 @@ impl Ledger {
 ///
 /// # Errors
 /// `Input` if it cannot be read.
-pub fn read_manifest<M: DeserializeOwned>(path: &Path) -> Result<Option<M>> {
+pub(crate) fn read_manifest<M: DeserializeOwned>(path: &Path) -> Result<Option<M>> {
     if !path.is_file() {
         return Ok(None);
     }
@@ -134,7 +134,7 @@ pub fn read_manifest<M: DeserializeOwned>(path: &Path) -> Result<Option<M>> {
 ///
 /// # Errors
 /// `Input`.
-pub fn refuse_impossible<F: ListedFile>(
+pub(crate) fn refuse_impossible<F: ListedFile>(
     path: &Path,
     files: &[F],
     unit: &str,
@@ -157,7 +157,7 @@ pub fn refuse_impossible<F: ListedFile>(
 
 /// Returns the outputs that are listed twice, and those whose inputs have equal content, by name:
 /// their events would be counted twice. Files without rows may be equal.
-pub fn duplicates<F: ListedFile>(files: &[F]) -> BTreeMap<String, String> {
+pub(crate) fn duplicates<F: ListedFile>(files: &[F]) -> BTreeMap<String, String> {
     let (mut outputs, mut inputs) = (BTreeSet::new(), BTreeMap::new());
     let mut found = BTreeMap::new();
     for file in files {
@@ -175,7 +175,7 @@ pub fn duplicates<F: ListedFile>(files: &[F]) -> BTreeMap<String, String> {
 }
 
 /// Returns the error of a manifest that cannot be read.
-pub fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error {
+pub(crate) fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error {
     Fault::new("cannot read the manifest")
         .file(path)
         .found(found)
@@ -187,21 +187,21 @@ pub fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error 
 }
 
 /// Returns whether an output folder has a ledger.
-pub fn exists(output: &Path) -> bool {
+pub(crate) fn exists(output: &Path) -> bool {
     files(output).is_ok_and(|files| !files.is_empty())
 }
 
 /// Returns whether a file in the folder is a ledger.
-pub fn is_ledger(path: &Path) -> bool {
+pub(crate) fn is_ledger(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")
 }
 
 /// Entries of a folder by output, in the order of their ledgers.
-pub type Entries<F> = BTreeMap<String, Vec<LedgerEntry<F>>>;
+pub(crate) type Entries<F> = BTreeMap<String, Vec<LedgerEntry<F>>>;
 
 /// Contents of all ledgers of an output folder.
 #[derive(Debug)]
-pub struct LedgerContents<F> {
+pub(crate) struct LedgerContents<F> {
     pub entries: Entries<F>,
     /// The last failure, by output; the file may have been finished since.
     pub failed: BTreeMap<String, FailedEntry>,
@@ -211,7 +211,7 @@ pub struct LedgerContents<F> {
 }
 
 /// Reads all ledgers, without incomplete or damaged lines.
-pub fn read<F: ListedFile>(output: &Path) -> Result<LedgerContents<F>> {
+pub(crate) fn read<F: ListedFile>(output: &Path) -> Result<LedgerContents<F>> {
     let mut contents = LedgerContents {
         entries: BTreeMap::new(),
         failed: BTreeMap::new(),
@@ -235,7 +235,7 @@ pub fn read<F: ListedFile>(output: &Path) -> Result<LedgerContents<F>> {
 
 /// Removes damaged lines, so that `verify` no longer reports them; their files are checked again. No
 /// other process may write the ledgers.
-pub fn remove_damaged_lines<F: ListedFile>(output: &Path) -> Result<()> {
+pub(crate) fn remove_damaged_lines<F: ListedFile>(output: &Path) -> Result<()> {
     for path in files(output)? {
         let text = text(&path)?;
         let is_good = |line: &&[u8]| {
@@ -254,7 +254,7 @@ pub fn remove_damaged_lines<F: ListedFile>(output: &Path) -> Result<()> {
 }
 
 /// Removes the ledgers, the manifests of parts and the record of inputs of an output folder.
-pub fn remove_all(output: &Path) -> Result<()> {
+pub(crate) fn remove_all(output: &Path) -> Result<()> {
     let folder = output.join(FOLDER);
     let entries = std::fs::read_dir(&folder).map_err(|e| unreadable(&folder, &e.to_string()))?;
     let is_part = |name: &str| name.contains("-of-") && !name.starts_with("started");

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A finished file as manifests and ledgers list it.
-pub trait ListedFile: Clone + PartialEq + Serialize + DeserializeOwned {
+pub(crate) trait ListedFile: Clone + PartialEq + Serialize + DeserializeOwned {
     /// Path of the output, relative to the output folder.
     fn output(&self) -> &str;
     fn rows(&self) -> u64;

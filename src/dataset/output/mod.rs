@@ -1,10 +1,10 @@
 //! Output folder of a job: ledgers, records of inputs, and verification.
 
-pub mod earlier;
-pub mod extraction;
-pub mod given;
-pub mod ledger;
-pub mod listed;
-pub mod reading;
-pub mod started;
-pub mod verification;
+pub(crate) mod earlier;
+pub(crate) mod extraction;
+pub(crate) mod given;
+pub(crate) mod ledger;
+pub(crate) mod listed;
+pub(crate) mod reading;
+pub(crate) mod started;
+pub(crate) mod verification;

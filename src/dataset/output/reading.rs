@@ -22,7 +22,7 @@ const LONGEST: u64 = 65_536;
 
 /// The file that a rank is reading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// Name of its output.
     pub output: String,
     pub input: String,
@@ -33,20 +33,20 @@ pub struct Reading {
 
 /// The notes of all ranks of one shard.
 #[derive(Debug, Clone)]
-pub struct ReadingNotes {
+pub(crate) struct ReadingNotes {
     folder: PathBuf,
     shard: (usize, usize),
 }
 
 impl ReadingNotes {
     /// Creates the notes of shard `index` (from 0) of `count`.
-    pub fn new(folder: &Path, shard: (usize, usize)) -> ReadingNotes {
+    pub(crate) fn new(folder: &Path, shard: (usize, usize)) -> ReadingNotes {
         ReadingNotes { folder: folder.to_path_buf(), shard }
     }
 
     /// Returns the note of a rank, which writes it; `probed` are the outputs whose inputs a child
     /// process could read.
-    pub fn note(&self, rank: usize, probed: &BTreeSet<String>) -> ReadingNote {
+    pub(crate) fn note(&self, rank: usize, probed: &BTreeSet<String>) -> ReadingNote {
         let path = self.folder.join(format!("{}{rank}.{EXTENSION}", self.prefix()));
         let probed = probed.clone();
         ReadingNote {
@@ -60,18 +60,18 @@ impl ReadingNotes {
     }
 
     /// Returns what a rank is reading.
-    pub fn of_rank(&self, rank: usize) -> Option<Reading> {
+    pub(crate) fn of_rank(&self, rank: usize) -> Option<Reading> {
         read(&self.folder.join(format!("{}{rank}.{EXTENSION}", self.prefix())))
     }
 
     /// Returns what the ranks of jobs that have ended were reading: of this shard, and of jobs
     /// without shards, which cannot run at the same time.
-    pub fn left_behind(&self) -> Result<Vec<Reading>> {
+    pub(crate) fn left_behind(&self) -> Result<Vec<Reading>> {
         Ok(self.paths()?.iter().filter_map(|path| read(path)).collect())
     }
 
     /// Removes the notes of jobs that have ended, except those that other shards may still need.
-    pub fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         let own = self.prefix();
         let is_own = |path: &&PathBuf| name(path).starts_with(&own);
         self.paths()?.iter().filter(is_own).try_for_each(|path| storage::remove_file(path))
@@ -112,7 +112,7 @@ fn read(path: &Path) -> Option<Reading> {
 
 /// Note of one rank, removed when dropped, unless the rank panics or the note is kept.
 #[derive(Debug)]
-pub struct ReadingNote {
+pub(crate) struct ReadingNote {
     path: PathBuf,
     file: Option<NoteFile>,
     is_kept: bool,
@@ -124,7 +124,7 @@ pub struct ReadingNote {
 
 impl ReadingNote {
     /// Notes that the input of a job is being read.
-    pub fn begin(&mut self, job: &Job) {
+    pub(crate) fn begin(&mut self, job: &Job) {
         let reading = Reading {
             output: job.name.clone(),
             input: job.input.display().to_string(),
@@ -135,14 +135,14 @@ impl ReadingNote {
     }
 
     /// Notes that it was read.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.write("");
     }
 
     /// Notes the end of a reading. If the system could not read the file, the note is kept for the
     /// next start, and the error ends this one. If this also happened at an earlier start, only the
     /// file fails.
-    pub fn finish<T>(&mut self, outcome: Result<T>) -> Result<T> {
+    pub(crate) fn finish<T>(&mut self, outcome: Result<T>) -> Result<T> {
         match outcome {
             Err(Error::Environment(fault)) if self.is_probed => {
                 self.end();

@@ -17,7 +17,7 @@ const LARGEST: u64 = 1 << 16;
 
 /// Command that has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Started {
+pub(crate) struct Started {
     /// Whether existing outputs are replaced.
     pub overwrites: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,7 +34,7 @@ impl Started {
     }
 
     /// Reads the note of a part; `None` if there is none, or it is damaged.
-    pub fn read(output: &Path, part: (usize, usize)) -> Option<Started> {
+    pub(crate) fn read(output: &Path, part: (usize, usize)) -> Option<Started> {
         let text = bounded::read(&path(output, part), LARGEST).ok()?;
         serde_json::from_slice(&text).ok()
     }
@@ -50,7 +50,7 @@ impl Started {
 
 /// Start of a command, compared with an earlier one.
 #[derive(Debug)]
-pub struct Start {
+pub(crate) struct Start {
     started: Started,
     /// Whether an earlier start has begun to replace the outputs: those that it has finished
     /// are kept.
@@ -59,7 +59,7 @@ pub struct Start {
 
 impl Start {
     /// Compares a start with the note of an earlier start, on rank 0. A collective.
-    pub fn new(
+    pub(crate) fn new(
         comm: &dyn Communicator,
         output: &Path,
         part: (usize, usize),
@@ -72,24 +72,24 @@ impl Start {
     }
 
     /// Returns whether existing outputs are replaced.
-    pub fn overwrites(&self) -> bool {
+    pub(crate) fn overwrites(&self) -> bool {
         self.started.overwrites
     }
 
     /// Returns whether the ledgers of earlier starts are removed: not if they also list files of
     /// earlier runs that stay.
-    pub fn clears_ledgers(&self, has_earlier: bool) -> bool {
+    pub(crate) fn clears_ledgers(&self, has_earlier: bool) -> bool {
         self.started.overwrites && !self.resumes_overwriting && !has_earlier
     }
 
     /// Writes the note of the start.
-    pub fn note(&self, output: &Path, part: (usize, usize)) -> Result<()> {
+    pub(crate) fn note(&self, output: &Path, part: (usize, usize)) -> Result<()> {
         self.started.write(output, part)
     }
 }
 
 /// Removes the note of a part: its manifest is written, or nothing was begun.
-pub fn remove(output: &Path, part: (usize, usize)) -> Result<()> {
+pub(crate) fn remove(output: &Path, part: (usize, usize)) -> Result<()> {
     storage::remove_file(&path(output, part))
 }
 

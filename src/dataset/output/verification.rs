@@ -41,7 +41,7 @@ pub struct OutputVerification {
 }
 
 /// Contents of a manifest.
-pub struct Claims<'a, F> {
+pub(crate) struct Claims<'a, F> {
     pub files: &'a [F],
     /// Rows of all files.
     pub rows: u64,
@@ -53,7 +53,7 @@ pub struct Claims<'a, F> {
 
 /// Compares an output folder with its manifest. `look` checks the attributes of a file whose hash
 /// is the recorded one, and returns a fault if they differ from the manifest.
-pub fn verify<F: ListedFile>(
+pub(crate) fn verify<F: ListedFile>(
     comm: &dyn Communicator,
     folder: &Path,
     claims: &Claims<F>,

@@ -18,7 +18,7 @@ const MOST_GROUPS: usize = groups(16);
 
 /// Working memory of one thread, reused for each tile.
 #[derive(Debug, Clone)]
-pub struct FusedScratch<const P: usize> {
+pub(crate) struct FusedScratch<const P: usize> {
     pub pass: Pass,
     pub sums: Vec<BlockSums>, // (blocks)
     local: Local<P>,
@@ -35,7 +35,7 @@ struct Local<const P: usize> {
 
 /// Gradient sums of one block.
 #[derive(Debug, Clone)]
-pub struct BlockSums {
+pub(crate) struct BlockSums {
     pub scale: Option<NetworkSums>,
     pub shift: NetworkSums,
 }
@@ -49,7 +49,7 @@ impl BlockSums {
 
 impl<const P: usize> FusedScratch<P> {
     /// Allocates working memory for a flow.
-    pub fn new(flow: &Packed<P>) -> FusedScratch<P> {
+    pub(crate) fn new(flow: &Packed<P>) -> FusedScratch<P> {
         FusedScratch {
             pass: Pass::new(flow.blocks.len(), P),
             sums: flow.blocks.iter().map(BlockSums::new).collect(),
@@ -63,7 +63,7 @@ impl<const P: usize> FusedScratch<P> {
     }
 
     /// Sets all sums to 0.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         for block in &mut self.sums {
             block.scale.iter_mut().for_each(NetworkSums::clear);
             block.shift.clear();

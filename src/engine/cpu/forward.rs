@@ -12,11 +12,11 @@ use crate::engine::simd::vectorised;
 use taiga_flow_gpu::reference::LN_SQRT_2PI;
 
 /// Vectors that are evaluated together.
-pub const TOGETHER: usize = 4;
+pub(crate) const TOGETHER: usize = 4;
 
 /// Features of a tile in lanes, padded with zero events.
 #[derive(Debug, Clone, Default)]
-pub struct LaneTile {
+pub(crate) struct LaneTile {
     pub x: Vec<Lanes>, // (features, vectors)
     pub vectors: usize,
     pub events: usize,
@@ -24,7 +24,7 @@ pub struct LaneTile {
 
 impl LaneTile {
     /// Loads row-major events (events, features).
-    pub fn load(&mut self, features: usize, rows: &[f32]) {
+    pub(crate) fn load(&mut self, features: usize, rows: &[f32]) {
         self.events = rows.len() / features;
         self.vectors = self.events.div_ceil(LANES);
         self.x.clear();
@@ -38,14 +38,14 @@ impl LaneTile {
 
     /// Copies one vector of numbers per event, without padding, into the numbers of all events.
     #[inline(always)]
-    pub fn store_vector(&self, vector: usize, values: &Lanes, all: &mut [f32]) {
+    pub(crate) fn store_vector(&self, vector: usize, values: &Lanes, all: &mut [f32]) {
         let start = vector * LANES;
         let end = self.events.min(start + LANES);
         all[start..end].copy_from_slice(&values.0[..end - start]);
     }
 
     /// Computes Σ x² of each event, in f64, into `squares` (events).
-    pub fn squares(&self, features: usize, squares: &mut [f32]) {
+    pub(crate) fn squares(&self, features: usize, squares: &mut [f32]) {
         for (e, square) in squares.iter_mut().enumerate() {
             let x = |d: usize| f64::from(self.x[d * self.vectors + e / LANES][e % LANES]);
             *square = (0..features).map(|d| x(d) * x(d)).sum::<f64>() as f32;
@@ -53,7 +53,7 @@ impl LaneTile {
     }
 
     /// Writes the events, row-major.
-    pub fn store(&self, features: usize, rows: &mut [f32]) {
+    pub(crate) fn store(&self, features: usize, rows: &mut [f32]) {
         for (e, row) in rows.chunks_exact_mut(features).enumerate() {
             for (d, value) in row.iter_mut().enumerate() {
                 *value = self.x[d * self.vectors + e / LANES][e % LANES];
@@ -63,7 +63,7 @@ impl LaneTile {
 }
 
 /// Clamped log-scale and shift of a block for K vectors.
-pub struct CouplingLanes<const P: usize, const K: usize> {
+pub(crate) struct CouplingLanes<const P: usize, const K: usize> {
     pub scale: [[Lanes; K]; P],
     pub shift: [[Lanes; K]; P],
 }
@@ -114,7 +114,7 @@ fn log_prob_vectors<V: Vector, const P: usize, const K: usize>(
 
 /// Computes x ← x · exp(s) + μ.
 #[inline(always)]
-pub fn affine<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
+pub(crate) fn affine<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
     let mut factor = *scale;
     lanes::exp(&mut factor);
     V::fma(V::load(x), V::load(&factor), V::load(shift)).store(x);
@@ -122,7 +122,7 @@ pub fn affine<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
 
 /// Computes x ← (x − μ) · exp(−s).
 #[inline(always)]
-pub fn affine_back<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
+pub(crate) fn affine_back<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
     let mut factor = ZERO;
     V::sub(V::splat(0.0), V::load(scale)).store(&mut factor);
     lanes::exp(&mut factor);
@@ -131,7 +131,7 @@ pub fn affine_back<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
 
 /// Computes s = a·tanh(σ/a).
 #[inline(always)]
-pub fn clamped<V: Vector>(sigma: V, clamp: f32) -> Lanes {
+pub(crate) fn clamped<V: Vector>(sigma: V, clamp: f32) -> Lanes {
     let mut s = ZERO;
     V::mul(V::splat(1.0 / clamp), sigma).store(&mut s);
     lanes::tanh(&mut s);
@@ -141,7 +141,7 @@ pub fn clamped<V: Vector>(sigma: V, clamp: f32) -> Lanes {
 
 /// Computes log|det| + log N(z; 0, 1) of one vector of events.
 #[inline(always)]
-pub fn standard_normal<V: Vector>(
+pub(crate) fn standard_normal<V: Vector>(
     features: usize,
     tile: &LaneTile,
     vector: usize,
@@ -173,7 +173,7 @@ fn inverse_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut LaneTile
 
 /// Computes s = a·tanh(σ(x_a)/a) and μ(x_a) of K vectors.
 #[inline(always)]
-pub fn couple<V: Vector, const P: usize, const K: usize>(
+pub(crate) fn couple<V: Vector, const P: usize, const K: usize>(
     block: &PackedBlock<P>,
     clamp: f32,
     tile: &LaneTile,

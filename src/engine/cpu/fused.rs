@@ -11,7 +11,7 @@ use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
 
 /// A flow with one hidden layer.
-pub struct FusedKernel<const P: usize> {
+pub(crate) struct FusedKernel<const P: usize> {
     spec: FlowSpec,
     layout: Layout,
     flow: Packed<P>,
@@ -19,7 +19,7 @@ pub struct FusedKernel<const P: usize> {
 
 impl<const P: usize> FusedKernel<P> {
     /// Creates a flow of `spec` with all parameters zero.
-    pub fn new(spec: &FlowSpec) -> FusedKernel<P> {
+    pub(crate) fn new(spec: &FlowSpec) -> FusedKernel<P> {
         let layout = Layout::new(spec);
         let flow = Packed::new(spec, &layout, &vec![0.0; layout.len()]);
         FusedKernel { spec: spec.clone(), layout, flow }

@@ -17,7 +17,7 @@ use taiga_flow_gpu::layout::{Dense, Layout};
 use taiga_flow_gpu::spec::{FlowSpec, Network, Split};
 
 /// A flow with any number of hidden layers.
-pub struct General {
+pub(crate) struct General {
     clamp: f32,
     features: usize,
     layout: Layout,
@@ -51,7 +51,7 @@ impl Layer {
 
 /// Results of the networks of a block for a tile.
 #[derive(Default)]
-pub struct CouplingWork {
+pub(crate) struct CouplingWork {
     x: Vec<Lanes>,           // (conditioning features, vectors)
     hidden: Vec<Vec<Lanes>>, // (hidden layers) of (width, vectors): one network's
     scale: Vec<Lanes>,       // (transformed features, vectors) s
@@ -60,7 +60,7 @@ pub struct CouplingWork {
 }
 
 /// Working memory and sums of one thread for a gradient.
-pub struct GradientScratch {
+pub(crate) struct GradientScratch {
     pass: Pass,
     work: CouplingWork,
     sums: Vec<Vec<Vec<LayerSums>>>, // (blocks, networks, layers)
@@ -73,7 +73,7 @@ pub struct GradientScratch {
 
 impl General {
     /// Creates a flow of `spec` with all parameters zero.
-    pub fn new(spec: &FlowSpec) -> General {
+    pub(crate) fn new(spec: &FlowSpec) -> General {
         let layout = Layout::new(spec);
         let network = |b: usize, n: usize| layout.network(b, n).iter().map(Layer::zero).collect();
         let blocks = (0..spec.blocks)

@@ -10,7 +10,7 @@ use crate::engine::simd::vector::{GROUP, Vector};
 
 /// State of a pass.
 #[derive(Debug, Clone, Default)]
-pub struct Pass {
+pub(crate) struct Pass {
     pub tile: LaneTile,
     pub loss: Vec<f32>, // (events) weight · (−log p)
     /// Largest magnitude (exclusive) of a component of one tile.
@@ -27,12 +27,18 @@ pub struct Pass {
 
 impl Pass {
     /// Creates a pass for blocks that transform at most `width` features.
-    pub fn new(blocks: usize, width: usize) -> Pass {
+    pub(crate) fn new(blocks: usize, width: usize) -> Pass {
         Pass { blocks, width, ..Pass::default() }
     }
 
     /// Loads events (events, features) and their loss weights.
-    pub fn load(&mut self, features: usize, rows: &[f32], weights: Option<&[f32]>, bound: f32) {
+    pub(crate) fn load(
+        &mut self,
+        features: usize,
+        rows: &[f32],
+        weights: Option<&[f32]>,
+        bound: f32,
+    ) {
         self.tile.load(features, rows);
         self.bound = bound;
         self.unusable = false;
@@ -55,7 +61,7 @@ impl Pass {
 
     /// Applies block b to feature d, its c-th, of one vector of events.
     #[inline(always)]
-    pub fn transform<V: Vector>(
+    pub(crate) fn transform<V: Vector>(
         &mut self,
         (b, c, d): (usize, usize, usize),
         v: usize,
@@ -72,7 +78,7 @@ impl Pass {
     /// Computes the losses of one vector of events, and the gradient at which the backward pass
     /// starts.
     #[inline(always)]
-    pub fn turn<V: Vector>(&mut self, features: usize, v: usize, log_det: V) {
+    pub(crate) fn turn<V: Vector>(&mut self, features: usize, v: usize, log_det: V) {
         let vectors = self.tile.vectors;
         let mut loss = standard_normal(features, &self.tile, v, log_det);
         let weight = V::load(&self.weight[v]);
@@ -87,7 +93,7 @@ impl Pass {
 
     /// Reverts `transform` in the tile and applies it to ∂L/∂x; returns ∂L/∂σ and ∂L/∂μ.
     #[inline(always)]
-    pub fn transform_back<V: Vector>(
+    pub(crate) fn transform_back<V: Vector>(
         &mut self,
         (b, c, d): (usize, usize, usize),
         v: usize,
@@ -109,7 +115,7 @@ impl Pass {
 
     /// Adds the gradient through the networks to ∂L/∂x of feature d.
     #[inline(always)]
-    pub fn add_upstream<V: Vector>(&mut self, d: usize, v: usize, g: &Lanes) {
+    pub(crate) fn add_upstream<V: Vector>(&mut self, d: usize, v: usize, g: &Lanes) {
         let total = &mut self.upstream[d * self.tile.vectors + v];
         V::add(V::load(total), V::load(g)).store(total);
     }
@@ -117,7 +123,11 @@ impl Pass {
 
 /// Adds sums of a tile as integers; returns whether one was too large or not finite.
 #[inline(always)]
-pub fn add_group<V: Vector>(sums: &[f32; GROUP], fixed: &mut [i64; GROUP], bound: f32) -> bool {
+pub(crate) fn add_group<V: Vector>(
+    sums: &[f32; GROUP],
+    fixed: &mut [i64; GROUP],
+    bound: f32,
+) -> bool {
     let mut usable = true;
     for sum in sums {
         usable &= sum.abs() < bound; // false for NaN too

@@ -16,7 +16,7 @@ const ROWS: usize = 6;
 
 /// A matrix with a start value for each row.
 #[derive(Debug, Clone)]
-pub struct Matrix {
+pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
     values: Vec<[f32; ROWS]>, // (blocks of rows, columns), zero rows at the end
@@ -25,18 +25,18 @@ pub struct Matrix {
 
 impl Matrix {
     /// Creates a matrix of zeros.
-    pub fn zero(rows: usize, columns: usize) -> Matrix {
+    pub(crate) fn zero(rows: usize, columns: usize) -> Matrix {
         let blocks = rows.div_ceil(ROWS);
         let (values, start) = (vec![[0.0; ROWS]; blocks * columns], vec![[0.0; ROWS]; blocks]);
         Matrix { rows, columns, values, start }
     }
 
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
     /// Loads the weights of a layer, and its biases as start values.
-    pub fn load(&mut self, layer: &Dense, params: &[f32]) {
+    pub(crate) fn load(&mut self, layer: &Dense, params: &[f32]) {
         let weight = &params[layer.weight.clone()];
         for (row, from) in weight.chunks_exact(self.columns).enumerate() {
             let block = &mut self.values[row / ROWS * self.columns..][..self.columns];
@@ -50,7 +50,7 @@ impl Matrix {
     }
 
     /// Loads the weights of a layer, inputs as rows; the start values stay zero.
-    pub fn load_transposed(&mut self, layer: &Dense, params: &[f32]) {
+    pub(crate) fn load_transposed(&mut self, layer: &Dense, params: &[f32]) {
         let weight = &params[layer.weight.clone()];
         for (column, from) in weight.chunks_exact(self.rows).enumerate() {
             for (block, from) in from.chunks(ROWS).enumerate() {
@@ -63,7 +63,7 @@ impl Matrix {
 
 /// Operation on a product before it is stored.
 #[derive(Debug, Clone, Copy)]
-pub enum Finish<'a> {
+pub(crate) enum Finish<'a> {
     Plain,
     /// max(y, 0)
     Rectify,
@@ -161,7 +161,7 @@ fn add_outer<V: Vector, const K: usize>(
 
 /// Transposes features by events to events by features: (rows, vectors) to (16 · vectors, vectors
 /// of rows), padded with zeros.
-pub fn transpose(x: &[Lanes], vectors: usize, out: &mut Vec<Lanes>) {
+pub(crate) fn transpose(x: &[Lanes], vectors: usize, out: &mut Vec<Lanes>) {
     let rows = x.len() / vectors;
     let width = rows.div_ceil(LANES);
     out.resize(LANES * vectors * width, ZERO);
@@ -182,7 +182,7 @@ pub fn transpose(x: &[Lanes], vectors: usize, out: &mut Vec<Lanes>) {
 
 /// Fixed-point gradient sums of one layer.
 #[derive(Debug, Clone)]
-pub struct LayerSums {
+pub(crate) struct LayerSums {
     width: usize,              // vectors of inputs
     weight: Vec<[i64; GROUP]>, // (outputs, width, 2)
     bias: Vec<[i64; GROUP]>,   // (outputs / 8)
@@ -190,7 +190,7 @@ pub struct LayerSums {
 
 impl LayerSums {
     /// Creates sums of 0 for a layer.
-    pub fn new(layer: &Dense) -> LayerSums {
+    pub(crate) fn new(layer: &Dense) -> LayerSums {
         let width = layer.inputs.div_ceil(LANES);
         LayerSums {
             width,
@@ -200,13 +200,13 @@ impl LayerSums {
     }
 
     /// Sets all sums to 0.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.weight.fill([0; GROUP]);
         self.bias.fill([0; GROUP]);
     }
 
     /// Adds the sums to flat ones, at the positions in the layout.
-    pub fn add_to(&self, layer: &Dense, flat: &mut [i64]) {
+    pub(crate) fn add_to(&self, layer: &Dense, flat: &mut [i64]) {
         let rows = self.weight.as_flattened().chunks_exact(self.width * LANES);
         for (to, row) in flat[layer.weight.clone()].chunks_exact_mut(layer.inputs).zip(rows) {
             add_all(to, row);

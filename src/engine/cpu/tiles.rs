@@ -17,10 +17,10 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Events of one shard whose gradient is summed in f32 before it is rounded and added as integers.
 /// Like the order of shards, it is part of the definition of a sum.
-pub const GRADIENT_TILE: usize = 256;
+pub(crate) const GRADIENT_TILE: usize = 256;
 
 /// Arithmetic on one tile.
-pub trait TileKernel: Send + Sync {
+pub(crate) trait TileKernel: Send + Sync {
     /// Working memory of a thread for scores and inverses.
     type Work: Default + Send;
     /// Working memory and sums of a thread for gradients.
@@ -49,7 +49,7 @@ pub trait TileKernel: Send + Sync {
 }
 
 /// A kernel with the working memory of all threads.
-pub struct Tiled<T: TileKernel> {
+pub(crate) struct Tiled<T: TileKernel> {
     features: usize,
     kernel: T,
     workers: Vec<Mutex<TileWorker<T::Scratch>>>, // (threads)
@@ -74,7 +74,7 @@ impl<T: TileKernel> Tiled<T> {
     const TILES_TOGETHER: usize = 4096 / T::SCORE_TILE;
 
     /// Creates working memory for `threads` threads.
-    pub fn new(features: usize, threads: usize, kernel: T) -> Tiled<T> {
+    pub(crate) fn new(features: usize, threads: usize, kernel: T) -> Tiled<T> {
         let workers = (0..threads)
             .map(|_| Mutex::new(TileWorker { scratch: kernel.scratch(), unusable: 0 }))
             .collect();

@@ -12,7 +12,7 @@ use taiga_flow_gpu::spec::{FlowSpec, Network, Split};
 /// One unit of the hidden layer.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct Unit<const P: usize> {
+pub(crate) struct Unit<const P: usize> {
     pub input: [f32; P],
     pub bias: f32,
     pub output: [f32; P],
@@ -20,14 +20,14 @@ pub struct Unit<const P: usize> {
 
 /// One network with one hidden layer.
 #[derive(Debug, Clone)]
-pub struct PackedNetwork<const P: usize> {
+pub(crate) struct PackedNetwork<const P: usize> {
     pub units: Vec<Unit<P>>, // (hidden)
     pub output_bias: [f32; P],
 }
 
 /// One coupling block, packed.
 #[derive(Debug, Clone)]
-pub struct PackedBlock<const P: usize> {
+pub(crate) struct PackedBlock<const P: usize> {
     pub split: Split,
     /// Absent for additive coupling.
     pub scale: Option<PackedNetwork<P>>,
@@ -36,7 +36,7 @@ pub struct PackedBlock<const P: usize> {
 
 /// A whole flow, packed. The padding P is at least half of the features, rounded up.
 #[derive(Debug, Clone)]
-pub struct Packed<const P: usize> {
+pub(crate) struct Packed<const P: usize> {
     pub features: usize,
     pub scale_clamp: f32,
     pub blocks: Vec<PackedBlock<P>>,
@@ -44,7 +44,7 @@ pub struct Packed<const P: usize> {
 
 impl<const P: usize> Packed<P> {
     /// Packs the flat parameters of `spec`.
-    pub fn new(spec: &FlowSpec, layout: &Layout, params: &[f32]) -> Packed<P> {
+    pub(crate) fn new(spec: &FlowSpec, layout: &Layout, params: &[f32]) -> Packed<P> {
         let blocks = (0..spec.blocks)
             .map(|block| {
                 let mut scale = None;
@@ -85,29 +85,29 @@ fn pack_network<const P: usize>(layers: &[Dense], params: &[f32]) -> PackedNetwo
 
 /// Returns the number of groups for the 2 P + 1 gradients of a unit (inputs, bias, outputs); they
 /// also fit the P of the output bias.
-pub const fn groups(p: usize) -> usize {
+pub(crate) const fn groups(p: usize) -> usize {
     (2 * p + 1).div_ceil(GROUP)
 }
 
 /// Fixed-point gradient sums of one network: all units in order, then the output bias.
 #[derive(Debug, Clone)]
-pub struct NetworkSums {
+pub(crate) struct NetworkSums {
     pub fixed: Vec<[i64; GROUP]>, // ((hidden + 1) · groups)
 }
 
 impl NetworkSums {
     /// Creates sums of 0.
-    pub fn new(hidden: usize, p: usize) -> NetworkSums {
+    pub(crate) fn new(hidden: usize, p: usize) -> NetworkSums {
         NetworkSums { fixed: vec![[0; GROUP]; (hidden + 1) * groups(p)] }
     }
 
     /// Sets all sums to 0.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.fixed.fill([0; GROUP]);
     }
 
     /// Adds the sums to flat ones, at the positions in the layout.
-    pub fn add_to(&self, layers: &[Dense], p: usize, flat: &mut [i64]) {
+    pub(crate) fn add_to(&self, layers: &[Dense], p: usize, flat: &mut [i64]) {
         let (first, last) = (&layers[0], &layers[1]);
         let width = groups(p) * GROUP;
         let (units, bias) = self.fixed.as_flattened().split_at(first.outputs * width);

@@ -6,14 +6,14 @@
 use std::ops::{Index, IndexMut};
 
 /// Number of events in a vector.
-pub const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// One f32 for each of 16 events.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub struct Lanes(pub [f32; LANES]);
+pub(crate) struct Lanes(pub [f32; LANES]);
 
-pub const ZERO: Lanes = Lanes([0.0; LANES]);
+pub(crate) const ZERO: Lanes = Lanes([0.0; LANES]);
 
 impl Index<usize> for Lanes {
     type Output = f32;
@@ -34,7 +34,7 @@ impl IndexMut<usize> for Lanes {
 /// in two halves so that subnormal results round once. Outside the range the result is +∞ or 0; NaN
 /// stays NaN.
 #[inline(always)]
-pub fn exp(x: &mut Lanes) {
+pub(crate) fn exp(x: &mut Lanes) {
     for lane in &mut x.0 {
         *lane = exp_scalar(*lane);
     }
@@ -68,7 +68,7 @@ fn exp_scalar(x: f32) -> f32 {
 /// Computes tanh x: an odd polynomial below 0.625 (Cephes), (1 − e)/(1 + e) with e = exp(−2|x|)
 /// above.
 #[inline(always)]
-pub fn tanh(x: &mut Lanes) {
+pub(crate) fn tanh(x: &mut Lanes) {
     for lane in &mut x.0 {
         *lane = tanh_scalar(*lane);
     }

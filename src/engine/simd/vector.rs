@@ -8,11 +8,11 @@
 use super::lanes::{LANES, Lanes};
 
 /// Vectors whose lanes are summed together.
-pub const GROUP: usize = 8;
+pub(crate) const GROUP: usize = 8;
 
 /// Sixteen f32. The methods are `inline(always)`, because they must be inlined into a function that
 /// is compiled for the instruction set (see `vectorised`).
-pub trait Vector: Copy {
+pub(crate) trait Vector: Copy {
     /// Whether the registers have space for 24 sums and their inputs, or only for 6.
     const MANY: bool;
     /// Returns a vector with x in all lanes.
@@ -49,7 +49,7 @@ pub trait Vector: Copy {
 
 /// Plain Rust, for processors without the sets below.
 #[derive(Clone, Copy)]
-pub struct Portable([f32; LANES]);
+pub(crate) struct Portable([f32; LANES]);
 
 impl Portable {
     #[inline(always)]
@@ -111,7 +111,7 @@ impl Vector for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -126,11 +126,11 @@ mod x86 {
 
     /// Two registers of eight.
     #[derive(Clone, Copy)]
-    pub struct Avx2(__m256, __m256);
+    pub(crate) struct Avx2(__m256, __m256);
 
     /// One register of sixteen.
     #[derive(Clone, Copy)]
-    pub struct Avx512(__m512);
+    pub(crate) struct Avx512(__m512);
 
     impl Vector for Avx2 {
         const MANY: bool = false;

@@ -5,7 +5,7 @@
 
 /// Returns the value below which χ² with `degrees` degrees of freedom has probability
 /// `probability`.
-pub fn quantile(degrees: usize, probability: f64) -> f64 {
+pub(crate) fn quantile(degrees: usize, probability: f64) -> f64 {
     let (mut low, mut high) = (0.0, degrees as f64 + 4.0);
     while distribution(degrees, high) < probability && high < 1e4 {
         high *= 2.0;

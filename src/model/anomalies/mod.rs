@@ -9,7 +9,7 @@
 mod chi_square;
 mod physics;
 
-pub use physics::Regression;
+pub(crate) use physics::Regression;
 
 use crate::config::{Anomalies, Draw, Generator, Transform};
 use crate::data::schema::features::{self, ScaledFeature};
@@ -22,7 +22,7 @@ const WORDS: u64 = 256;
 
 /// Statistics of normal events that the generators use.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct NormalStatistics {
+pub(crate) struct NormalStatistics {
     /// Regression of con2 on size, width and length; absent if one of them is not a feature.
     pub con2: Option<Regression>,
     /// Quantile of dist for each physics generator, in the order of the mixture [deg].
@@ -31,7 +31,7 @@ pub struct NormalStatistics {
 
 /// Makes anomalies of one mixture.
 #[derive(Debug)]
-pub struct AnomalyMaker<'a> {
+pub(crate) struct AnomalyMaker<'a> {
     features: &'a [ScaledFeature],
     selection: &'a Selection,
     attempts: u64,
@@ -46,7 +46,7 @@ enum AnomalySource<'a> {
 
 /// Result of one attempt to make an anomaly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnomalyOutcome {
+pub(crate) enum AnomalyOutcome {
     /// The output is an anomaly.
     Whole,
     /// The output is a latent point, for the inverse flow.
@@ -57,7 +57,7 @@ pub enum AnomalyOutcome {
 
 impl<'a> AnomalyMaker<'a> {
     /// Creates the mixture of `anomalies` for these features.
-    pub fn new(
+    pub(crate) fn new(
         anomalies: &'a Anomalies,
         features: &'a [ScaledFeature],
         selection: &'a Selection,
@@ -84,7 +84,7 @@ impl<'a> AnomalyMaker<'a> {
 
     /// Writes an anomaly made from `event` into `out`, both (features). `partner` returns a
     /// different normal event for a number in 0 … 1, `filed` an event of the files of anomalies.
-    pub fn make<'e>(
+    pub(crate) fn make<'e>(
         &self,
         stream: Stream,
         event: &[f32],
@@ -135,7 +135,7 @@ impl<'a> AnomalyMaker<'a> {
 
     /// Returns whether a telescope could have recorded the event: width ≤ length, 0 ≤ alpha ≤ 90
     /// deg, 0 < con2 ≤ 1, no negative lengths, inside the cuts.
-    pub fn is_valid(&self, event: &[f32]) -> bool {
+    pub(crate) fn is_valid(&self, event: &[f32]) -> bool {
         let quantities: Vec<f64> =
             self.features.iter().zip(event).map(|(f, z)| f.quantity(*z)).collect();
         let of = |name: &str| {
@@ -160,7 +160,7 @@ impl<'a> AnomalyMaker<'a> {
     }
 
     /// Returns the quantile of normal log p below which low-density candidates must be.
-    pub fn low_density_quantile(anomalies: &Anomalies) -> Option<f64> {
+    pub(crate) fn low_density_quantile(anomalies: &Anomalies) -> Option<f64> {
         anomalies.generators.iter().find_map(|d| match d.generator {
             Generator::LowDensity { quantile, .. } => Some(quantile),
             _ => None,

@@ -18,13 +18,13 @@ const TERMS: usize = 4;
 
 /// Least squares of the coordinate of con2 on ln size, ln width and ln length.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Regression {
+pub(crate) struct Regression {
     pub coefficients: [f64; TERMS],
 }
 
 /// Sums of a regression, which are added over shards.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct RegressionSums {
+pub(crate) struct RegressionSums {
     matrix: [[f64; TERMS]; TERMS],
     target: [f64; TERMS],
 }
@@ -61,10 +61,10 @@ fn terms(size: f64, width: f64, length: f64) -> [f64; TERMS] {
 
 impl Regression {
     /// Number of values in the sums of a shard.
-    pub const WORDS: usize = TERMS * (TERMS + 1);
+    pub(crate) const WORDS: usize = TERMS * (TERMS + 1);
 
     /// Computes the sums over scaled events; `None` if a quantity is not a feature.
-    pub fn sums<'e>(
+    pub(crate) fn sums<'e>(
         features: &[ScaledFeature],
         events: impl Iterator<Item = &'e [f32]>,
     ) -> Option<Vec<f64>> {
@@ -86,7 +86,7 @@ impl Regression {
     }
 
     /// Solves the normal equations of summed shards; `None` if they are singular.
-    pub fn solve(words: &[f64]) -> Option<Regression> {
+    pub(crate) fn solve(words: &[f64]) -> Option<Regression> {
         let mut rows = [[0.0; TERMS + 1]; TERMS];
         for (i, row) in rows.iter_mut().enumerate() {
             row[..TERMS].copy_from_slice(&words[i * TERMS..(i + 1) * TERMS]);
@@ -133,7 +133,7 @@ fn set_quantity(out: &mut [f32], features: &[ScaledFeature], d: Option<usize>, x
 
 /// The generator for given features.
 #[derive(Debug)]
-pub struct PhysicsMaker {
+pub(crate) struct PhysicsMaker {
     physics: Physics,
     places: Places,
     con2: Option<Regression>,
@@ -142,7 +142,7 @@ pub struct PhysicsMaker {
 
 impl PhysicsMaker {
     /// Creates the generator; `dist` is the limit of the trigger [deg].
-    pub fn new(
+    pub(crate) fn new(
         physics: Physics,
         features: &[ScaledFeature],
         con2: Option<&Regression>,
@@ -152,7 +152,7 @@ impl PhysicsMaker {
     }
 
     /// Writes an anomaly made from `event` into `out`, both (features).
-    pub fn make(
+    pub(crate) fn make(
         &self,
         draw: AttemptDraws,
         features: &[ScaledFeature],

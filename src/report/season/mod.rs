@@ -24,15 +24,15 @@ use counts::{count_figures, cut_flow, groups, of_positions, rejected};
 use std::path::Path;
 
 /// Name of the page in the folder of the report.
-pub const SEASON_PAGE: &str = "season.html";
+pub(crate) const SEASON_PAGE: &str = "season.html";
 
 /// Renders the page and writes it as a whole file.
-pub fn write_season(season: &Season, output: &Path) -> Result<()> {
+pub(crate) fn write_season(season: &Season, output: &Path) -> Result<()> {
     storage::write_file(output, season_page(season)?.as_bytes())
 }
 
 /// Returns the whole document.
-pub fn season_page(season: &Season) -> Result<String> {
+pub(crate) fn season_page(season: &Season) -> Result<String> {
     let mut sections = vec![overview(season)?, nights::nights(season)?];
     sections.extend(thresholds::thresholds(season));
     sections.extend(energies::energies(season)?);

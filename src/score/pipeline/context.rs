@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 /// State that the threads of a rank share.
-pub struct PipelineContext<'a> {
+pub(crate) struct PipelineContext<'a> {
     pub assignment: &'a Assignment,
     pub options: &'a Options,
     /// The output folder when the scoring began.

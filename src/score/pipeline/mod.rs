@@ -13,7 +13,7 @@ mod messages;
 mod reading;
 mod writing;
 
-pub use context::PipelineContext;
+pub(crate) use context::PipelineContext;
 
 use super::input::Facts;
 use super::scheduler::{Costed, Task, WorkQueue};
@@ -46,7 +46,7 @@ const COMPARED: u64 = 65_536;
 const TICK: Duration = Duration::from_millis(2);
 
 /// Processes tasks until none are left; returns the outcomes of the files.
-pub fn run(
+pub(crate) fn run(
     comm: &dyn Communicator,
     shared: &PipelineContext,
     scorer: &Scorer,

@@ -6,8 +6,8 @@ mod quantities;
 mod rows;
 mod thresholds;
 
-pub use quantities::QuantityRequest;
-pub use rows::ScoredRows;
+pub(crate) use quantities::QuantityRequest;
+pub(crate) use rows::ScoredRows;
 
 use super::energy::EnergyTable;
 use crate::config::{Score, ScoreColumn, WorkingPoint};
@@ -29,7 +29,7 @@ use thresholds::{ThresholdBins, working_points};
 
 /// Plan that all files of a scoring share.
 #[derive(Debug, Clone)]
-pub struct ScoringPlan {
+pub(crate) struct ScoringPlan {
     pub card: Card,
     /// Quantities in the order of `Block::quantities`, those of the model's selection first. `None`
     /// for quantities that are computed at each position.
@@ -51,7 +51,7 @@ pub struct ScoringPlan {
 
 /// Slots of the columns that source positions need.
 #[derive(Debug, Clone)]
-pub struct AtPositions {
+pub(crate) struct AtPositions {
     pub angles: Vec<f64>, // [deg]
     positions: AssumedPositions,
     pub geometry: [usize; 5],
@@ -63,7 +63,7 @@ pub struct AtPositions {
 
 /// Bit of `quality`: a cut and the slots of its quantities.
 #[derive(Debug, Clone)]
-pub struct QualityCut {
+pub(crate) struct QualityCut {
     pub name: String,
     selection: Selection,
     slots: Vec<usize>,
@@ -74,7 +74,7 @@ impl ScoringPlan {
     ///
     /// # Errors
     /// `Usage` if the model cannot compute what the configuration requests.
-    pub fn new(score: &Score, scorer: Scorer) -> Result<(ScoringPlan, Scorer)> {
+    pub(crate) fn new(score: &Score, scorer: Scorer) -> Result<(ScoringPlan, Scorer)> {
         score.validate()?;
         let working_points = working_points(score, &scorer.card)?;
         let pass = score.columns.contains(&ScoreColumn::Pass);
@@ -136,12 +136,12 @@ impl ScoringPlan {
     }
 
     /// Returns the number of positions per row.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.positions.as_ref().map_or(1, |p| p.positions.count())
     }
 
     /// Returns the columns of the output of a file with these keys.
-    pub fn specs(&self, keys: &[String], class: bool) -> Vec<ColumnSpec> {
+    pub(crate) fn specs(&self, keys: &[String], class: bool) -> Vec<ColumnSpec> {
         let positions = self.positions.as_ref().map(|p| p.positions.count());
         let mut specs: Vec<ColumnSpec> =
             keys.iter().map(|k| ColumnSpec::new(k, ColumnType::I64, None)).collect();
@@ -171,7 +171,7 @@ impl ScoringPlan {
     }
 
     /// Returns the values of the columns, in the order of [`ScoringPlan::specs`].
-    pub fn values<'a>(&self, rows: &'a ScoredRows, class: bool) -> Vec<ColumnValues<'a>> {
+    pub(crate) fn values<'a>(&self, rows: &'a ScoredRows, class: bool) -> Vec<ColumnValues<'a>> {
         let mut values: Vec<ColumnValues> =
             rows.block.keys.iter().map(|k| ColumnValues::I64(k)).collect();
         if let (true, Some(class)) = (class, &rows.block.class) {
@@ -200,7 +200,7 @@ impl ScoringPlan {
 
     /// Returns the least and the largest number of bytes of a row in an output. At best,
     /// compression halves a computed number and removes the keys.
-    pub fn row_bytes(&self, text: bool) -> [u64; 2] {
+    pub(crate) fn row_bytes(&self, text: bool) -> [u64; 2] {
         let keys = ["run_id", "event_id"].map(str::to_string);
         let specs = self.specs(if self.keys { &keys } else { &[] }, self.keys);
         let one = |spec: &ColumnSpec| {
@@ -216,7 +216,7 @@ impl ScoringPlan {
     }
 
     /// Prepares the block in `rows` for the engine: positions, coordinates, cuts and quality.
-    pub fn prepare(&self, preparation: &Preparation, rows: &mut ScoredRows) {
+    pub(crate) fn prepare(&self, preparation: &Preparation, rows: &mut ScoredRows) {
         let ScoredRows { block, seen, prepared, .. } = rows;
         match &self.positions {
             None => preparation.prepare(block, prepared),
@@ -229,7 +229,7 @@ impl ScoringPlan {
     }
 
     /// Adds the rows at the first position to a comparison with the training events.
-    pub fn compare(&self, rows: &ScoredRows, tally: &mut LikenessTally) {
+    pub(crate) fn compare(&self, rows: &ScoredRows, tally: &mut LikenessTally) {
         let Some(bounds) = &self.bounds else { return };
         for row in (0..rows.block.rows).filter(|row| rows.scored.status[*row] == 0) {
             let log_prob = rows.scored.log_prob.iter().map(|flow| flow[row]);
@@ -238,12 +238,12 @@ impl ScoringPlan {
     }
 
     /// Returns how the rows of a file differ from the training events, if they do.
-    pub fn describe_difference(&self, tally: &LikenessTally) -> Option<String> {
+    pub(crate) fn describe_difference(&self, tally: &LikenessTally) -> Option<String> {
         tally.describe(self.bounds.as_ref()?)
     }
 
     /// Computes scores, energies, p-values and working points of prepared rows.
-    pub fn score(&self, scorer: &Scorer, rows: &mut ScoredRows) -> Result<()> {
+    pub(crate) fn score(&self, scorer: &Scorer, rows: &mut ScoredRows) -> Result<()> {
         scorer.score_prepared(&mut rows.prepared, &mut rows.scored)?;
         self.look_up_energy(rows);
         if let (Some(normals), true) = (&self.card.normals, self.p_value) {
@@ -332,7 +332,7 @@ impl ScoringPlan {
     }
 
     /// Returns the attribute `working_points` of the outputs.
-    pub fn working_points_text(&self) -> String {
+    pub(crate) fn working_points_text(&self) -> String {
         let points = self.working_points.iter().map(|point| {
             let mut entry =
                 json!({"name": point.name, "threshold": point.threshold, "column": point.column});
@@ -349,19 +349,19 @@ impl ScoringPlan {
     }
 
     /// Returns the calibration, if the output has probabilities.
-    pub fn written_calibration(&self) -> Option<&Calibration> {
+    pub(crate) fn written_calibration(&self) -> Option<&Calibration> {
         let calibrated = [ScoreColumn::Gammaness, ScoreColumn::Posterior];
         let written = self.columns.iter().any(|(column, ..)| calibrated.contains(column));
         self.card.calibration.as_ref().filter(|_| written)
     }
 
     /// Returns the blake3 of the energy table, which is not part of the configuration.
-    pub fn energy_blake3(&self) -> &str {
+    pub(crate) fn energy_blake3(&self) -> &str {
         self.energy.as_ref().map_or("", |(table, ..)| &table.blake3)
     }
 
     /// Returns the attribute `quality_bits` of the outputs.
-    pub fn quality_text(&self) -> String {
+    pub(crate) fn quality_text(&self) -> String {
         json!(self.quality.iter().map(|q| &q.name).collect::<Vec<_>>()).to_string()
     }
 }

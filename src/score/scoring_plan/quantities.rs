@@ -9,7 +9,7 @@ pub(super) const OF_THE_SOURCE: [&str; 4] = ["miss", "azwidth", "dist_anti", "al
 
 /// Quantity to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuantityRequest {
+pub(crate) struct QuantityRequest {
     /// Names of the quantity; the first one that a file has is read.
     pub names: Vec<String>,
     /// Whether a file without it is refused. Otherwise the column stays empty.

@@ -6,7 +6,7 @@ use crate::engine::{PositionColumns, Prepared, Scored};
 
 /// Rows of a block: quantities, scores and derived columns.
 #[derive(Debug, Default)]
-pub struct ScoredRows {
+pub(crate) struct ScoredRows {
     pub block: Block,
     pub scored: Scored,
     pub(super) prepared: Prepared,
@@ -20,7 +20,7 @@ pub struct ScoredRows {
 
 impl ScoredRows {
     /// Returns `dist` and `alpha` at the first position [deg].
-    pub fn at_source(&self) -> [&[f32]; 2] {
+    pub(crate) fn at_source(&self) -> [&[f32]; 2] {
         [0, 1].map(|which| self.seen.column(which, 0))
     }
 

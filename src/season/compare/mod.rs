@@ -12,8 +12,8 @@ mod rows;
 mod text;
 mod types;
 
-pub use text::IDENTICAL;
-pub use types::{Changed, Migration, SeasonComparison, Side};
+pub(crate) use text::IDENTICAL;
+pub(crate) use types::{Changed, Migration, SeasonComparison, Side};
 
 use super::count::{Counted, count, refuse_failed};
 use super::folder::Folder;
@@ -31,10 +31,10 @@ use rows::has_events;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub const COMPARISON: &str = "comparison.json";
+pub(crate) const COMPARISON: &str = "comparison.json";
 const FORMAT: &str = "taiga-flow-comparison 1";
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Two folders of score files.
     pub scores: [PathBuf; 2],
     pub settings: SeasonSettings,
@@ -46,7 +46,7 @@ pub struct Options {
 }
 
 /// Compares two scorings; every rank gets the comparison.
-pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonComparison> {
+pub(crate) fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonComparison> {
     let path = options.output.as_ref().map(|folder| folder.join(COMPARISON));
     if let Some(path) = &path {
         let kind = OutputKind::Json(FORMAT);

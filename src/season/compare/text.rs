@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Text of a comparison of a scoring with itself.
-pub const IDENTICAL: &str =
+pub(crate) const IDENTICAL: &str =
     "Both scorings have the same score files: the comparison is of a scoring with itself.";
 impl fmt::Display for SeasonComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

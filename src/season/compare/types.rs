@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SeasonComparison {
+pub(crate) struct SeasonComparison {
     pub format: String,
     pub first: Side,
     pub second: Side,
@@ -33,7 +33,7 @@ pub struct SeasonComparison {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Side {
+pub(crate) struct Side {
     pub scores: String,
     pub models: Vec<String>,
     pub point: String,
@@ -46,7 +46,7 @@ pub struct Side {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Migration {
+pub(crate) struct Migration {
     pub both: u64,
     pub first_alone: u64,
     pub second_alone: u64,
@@ -54,7 +54,7 @@ pub struct Migration {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Changed {
+pub(crate) struct Changed {
     pub file: String,
     pub row: u64,
     pub keys: Vec<(String, i64)>,

@@ -22,7 +22,7 @@ use std::path::Path;
 
 /// Results of simulated gammas that were scored as the season.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Simulation {
+pub(crate) struct Simulation {
     pub scores: String,
     pub models: Vec<String>,
     pub leak: Leak,
@@ -50,7 +50,7 @@ const ROUNDING: f64 = 0.01;
 
 /// True energies of the scored gammas.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TrueEnergies {
+pub(crate) struct TrueEnergies {
     pub low_tev: f64,
     pub high_tev: f64,
     pub events: u64,
@@ -76,7 +76,7 @@ impl TrueEnergies {
 
 /// Leak of the gammas of a bin of `energy`; its `events` count at any position.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct BinLeak {
+pub(crate) struct BinLeak {
     pub counts: Leak,
     pub share: Option<Measured>,
     /// Whether there are enough gammas to correct an excess.
@@ -84,7 +84,7 @@ pub struct BinLeak {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct AreaBin {
+pub(crate) struct AreaBin {
     pub low_tev: f64,
     pub high_tev: f64,
     /// Scored gammas (triggered and cleaned).
@@ -102,7 +102,7 @@ pub struct AreaBin {
 }
 
 impl Simulation {
-    pub fn new(
+    pub(crate) fn new(
         path: &Path,
         counted: &Counted,
         plan: &SeasonPlan,

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 /// Event that counts at the source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     pub score: f32,
     /// Gammaness of the score file, of calibrated models. Beyond the resolved scores, the limit that
     /// the file states.
@@ -34,7 +34,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// Returns a probability of this candidate as text, with "≥" or "≤" if it is a limit.
-    pub fn probability(&self, value: f32) -> String {
+    pub(crate) fn probability(&self, value: f32) -> String {
         let value = f64::from(value);
         match self.bound {
             Some(bound) => format!("{} {}", bound.sign(), probability(value, 3)),
@@ -52,7 +52,7 @@ impl Candidate {
 
 /// Best candidates so far, up to a number.
 #[derive(Debug, Default)]
-pub struct BestCandidates {
+pub(crate) struct BestCandidates {
     kept: usize,
     candidates: Vec<Candidate>,
     /// Least score that is added.
@@ -60,28 +60,28 @@ pub struct BestCandidates {
 }
 
 impl BestCandidates {
-    pub fn new(kept: usize) -> BestCandidates {
+    pub(crate) fn new(kept: usize) -> BestCandidates {
         BestCandidates { kept, candidates: Vec::new(), least: None }
     }
 
     /// Returns whether a score may belong to the best.
-    pub fn accepts(&self, score: f32) -> bool {
+    pub(crate) fn accepts(&self, score: f32) -> bool {
         self.kept > 0 && score.is_finite() && self.least.is_none_or(|least| score >= least)
     }
 
-    pub fn add(&mut self, candidate: Candidate) {
+    pub(crate) fn add(&mut self, candidate: Candidate) {
         self.candidates.push(candidate);
         if self.candidates.len() >= 2 * self.kept + 64 {
             self.cut();
         }
     }
 
-    pub fn extend(&mut self, others: Vec<Candidate>) {
+    pub(crate) fn extend(&mut self, others: Vec<Candidate>) {
         self.candidates.extend(others);
     }
 
     /// Returns the best candidates in their order.
-    pub fn finish(mut self) -> Vec<Candidate> {
+    pub(crate) fn finish(mut self) -> Vec<Candidate> {
         self.cut();
         self.candidates
     }

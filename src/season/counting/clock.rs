@@ -19,7 +19,7 @@ use crate::data::schema::unix_time;
 use serde::{Deserialize, Serialize};
 
 /// Least reported difference between live time and the sum of `delta_time`.
-pub const DISAGREEMENT: f64 = 0.02;
+pub(crate) const DISAGREEMENT: f64 = 0.02;
 /// Largest share of events without a plausible time in a run whose times are used.
 const MOST_UNTIMED: f64 = 0.01;
 /// Largest share of times that go backwards, or of a clock that stands still, in a run whose
@@ -30,7 +30,7 @@ const MOST_UNUSABLE: f64 = 0.05;
 const STALL: u64 = 200;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Clock {
+pub(crate) struct Clock {
     /// First and last time [ns since 1970].
     pub first: Option<i64>,
     pub last: Option<i64>,
@@ -68,12 +68,18 @@ pub struct Clock {
 
 impl Clock {
     /// Adds an event without a time.
-    pub fn without_time(&mut self) {
+    pub(crate) fn without_time(&mut self) {
         self.untimed += 1;
     }
 
     /// Adds the time of an event [ns]; `previous` is the time of the previous event of the run.
-    pub fn tick(&mut self, now: i64, previous: Option<i64>, gap_ns: i64, good: bool) -> Tick {
+    pub(crate) fn tick(
+        &mut self,
+        now: i64,
+        previous: Option<i64>,
+        gap_ns: i64,
+        good: bool,
+    ) -> Tick {
         if !unix_time::is_plausible(now) {
             self.untimed += 1;
             self.implausible += 1;
@@ -124,7 +130,7 @@ impl Clock {
     }
 
     /// Adds the `delta_time` of an event [s].
-    pub fn delta(&mut self, seconds: f32, gap_ns: i64, good: bool) {
+    pub(crate) fn delta(&mut self, seconds: f32, gap_ns: i64, good: bool) {
         let passed = f64::from(seconds) * 1e9;
         if !(passed > 0.0 && passed <= gap_ns as f64) {
             self.unusable_deltas += 1;
@@ -134,7 +140,7 @@ impl Clock {
         }
     }
 
-    pub fn merge(&mut self, other: &Clock) {
+    pub(crate) fn merge(&mut self, other: &Clock) {
         let either = |a: Option<i64>, b: Option<i64>, of: fn(i64, i64) -> i64| match (a, b) {
             (Some(a), Some(b)) => Some(of(a, b)),
             (a, b) => a.or(b),
@@ -159,18 +165,18 @@ impl Clock {
     }
 
     /// Returns whether the times can be used: at most 1 % of the events have none.
-    pub fn has_times(&self) -> bool {
+    pub(crate) fn has_times(&self) -> bool {
         let all = self.timed + self.untimed;
         self.timed > 0 && self.untimed as f64 <= MOST_UNTIMED * all as f64
     }
 
     /// Returns the first and the last time, if times can be used.
-    pub fn span(&self) -> Option<(i64, i64)> {
+    pub(crate) fn span(&self) -> Option<(i64, i64)> {
         self.first.zip(self.last).filter(|_| self.has_times())
     }
 
     /// Returns the live time [ns] and its events: from the times, otherwise from `delta_time`.
-    pub fn live(&self) -> Option<(u64, u64)> {
+    pub(crate) fn live(&self) -> Option<(u64, u64)> {
         if self.has_times() && !self.is_unordered() && !self.stands_still() {
             return Some((self.live_ns, self.live_events));
         }
@@ -178,30 +184,30 @@ impl Clock {
     }
 
     /// Returns whether `delta_time` can be used; that of the first event may be unusable.
-    pub fn has_deltas(&self) -> bool {
+    pub(crate) fn has_deltas(&self) -> bool {
         let all = self.deltas + self.unusable_deltas;
         let unusable = self.unusable_deltas.saturating_sub(1);
         self.deltas > 0 && unusable as f64 <= MOST_UNUSABLE * all as f64
     }
 
     /// Returns whether too many times go backwards for the intervals to be used.
-    pub fn is_unordered(&self) -> bool {
+    pub(crate) fn is_unordered(&self) -> bool {
         self.backwards as f64 > MOST_UNUSABLE * self.timed as f64
     }
 
     /// Returns whether the clock stands still for too many events.
-    pub fn stands_still(&self) -> bool {
+    pub(crate) fn stands_still(&self) -> bool {
         self.stalled as f64 > MOST_UNUSABLE * self.timed as f64
             || (self.live_ns == 0 && self.live_events > 0)
     }
 
     /// Returns the live time [s].
-    pub fn live_s(&self) -> Option<f64> {
+    pub(crate) fn live_s(&self) -> Option<f64> {
         self.live().map(|(ns, _)| ns as f64 / 1e9)
     }
 
     /// Returns the sum of `delta_time` over the live time, if both exist.
-    pub fn delta_share(&self) -> Option<f64> {
+    pub(crate) fn delta_share(&self) -> Option<f64> {
         let both = self.has_times() && self.deltas > 0 && self.live_ns > 0;
         both.then(|| self.delta_ns as f64 / self.live_ns as f64)
     }
@@ -216,7 +222,7 @@ fn first_of<T: Ord + Clone>(own: Option<T>, its: Option<&T>) -> Option<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tick {
+pub(crate) enum Tick {
     First,
     Live,
     Gap,

@@ -16,7 +16,7 @@ use std::collections::hash_map::Entry;
 
 /// Showers of runs that are added one after the other.
 #[derive(Debug, Default)]
-pub struct Combined {
+pub(crate) struct Combined {
     best: HashMap<[u64; 2], (TelescopeImage, Option<i64>)>,
     /// Images that do not count, per position, and per bin of energy and position.
     pub removed: Vec<u64>,
@@ -24,7 +24,7 @@ pub struct Combined {
 }
 
 impl Combined {
-    pub fn new(plan: &SeasonPlan) -> Combined {
+    pub(crate) fn new(plan: &SeasonPlan) -> Combined {
         let positions = plan.positions.len();
         Combined {
             best: HashMap::new(),
@@ -34,7 +34,7 @@ impl Combined {
     }
 
     /// Adds the images of a run.
-    pub fn add(&mut self, images: &[TelescopeImage], telescope: Option<i64>) {
+    pub(crate) fn add(&mut self, images: &[TelescopeImage], telescope: Option<i64>) {
         let rank =
             |(image, telescope): &(TelescopeImage, Option<i64>)| (image.size, Reverse(*telescope));
         for image in images {
@@ -56,18 +56,18 @@ impl Combined {
     }
 
     /// Returns the number of images that do not count.
-    pub fn images(&self) -> u64 {
+    pub(crate) fn images(&self) -> u64 {
         self.removed.iter().sum()
     }
 
     /// Takes the images that do not count from counts per position.
-    pub fn take_from(&self, counted: &mut Vec<u64>) {
+    pub(crate) fn take_from(&self, counted: &mut Vec<u64>) {
         grow(counted, &vec![0; self.removed.len()]);
         take_off(counted, &self.removed);
     }
 
     /// Takes the images that do not count from counts per bin and position.
-    pub fn take_from_bins(&self, bins: &mut [Vec<u64>]) {
+    pub(crate) fn take_from_bins(&self, bins: &mut [Vec<u64>]) {
         for (bin, removed) in bins.iter_mut().zip(&self.removed_energy) {
             grow(bin, &vec![0; removed.len()]);
             take_off(bin, removed);
@@ -76,7 +76,7 @@ impl Combined {
 }
 
 /// Refuses a key that names two images of one telescope.
-pub fn check_keys<'a>(
+pub(crate) fn check_keys<'a>(
     names: &[String],
     runs: impl Iterator<Item = (Option<i64>, &'a [TelescopeImage])>,
 ) -> Result<()> {

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Upper end of the histogram of θ² [deg²].
-pub const THETA2_MAX: f64 = 0.4;
-pub const THETA2_BINS: usize = 40;
-pub const ALPHA_MAX: f64 = 90.0;
-pub const ALPHA_BINS: usize = 36;
+pub(crate) const THETA2_MAX: f64 = 0.4;
+pub(crate) const THETA2_BINS: usize = 40;
+pub(crate) const ALPHA_MAX: f64 = 90.0;
+pub(crate) const ALPHA_BINS: usize = 36;
 /// Meanings of a status bit, see `data::selection`.
-pub const STATUS_BITS: usize = 3;
+pub(crate) const STATUS_BITS: usize = 3;
 
 /// Key of a run: its number if the files have one, otherwise the file. TAIGA's tables have the
 /// number in `run`; their `run_id` is a hash of file and portion.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RunKey {
+pub(crate) struct RunKey {
     pub telescope: Option<i64>,
     pub run: Option<i64>,
     /// Empty if there is a number.
@@ -27,7 +27,7 @@ pub struct RunKey {
 
 /// One run of one telescope.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct RunCounts {
+pub(crate) struct RunCounts {
     pub files: BTreeSet<String>,
     pub models: BTreeSet<String>,
     /// Model and threshold of the selection of its files.
@@ -70,14 +70,14 @@ pub struct RunCounts {
 
 /// Histograms at the source and at all counted OFF positions together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OnOffHistogram {
+pub(crate) struct OnOffHistogram {
     pub on: Vec<u64>,
     pub off: Vec<u64>,
 }
 
 /// Simulated gammas of one bin of energy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrueEnergy {
+pub(crate) struct TrueEnergy {
     pub events: u64,
     pub on: u64,
     pub off: u64,
@@ -85,26 +85,26 @@ pub struct TrueEnergy {
 
 /// True energies of simulated gammas that count at the source, or at a counted OFF position.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CountedGammas {
+pub(crate) struct CountedGammas {
     pub on: Distribution,
     pub off: Distribution,
 }
 
 impl CountedGammas {
-    pub fn merge(&mut self, other: &CountedGammas) {
+    pub(crate) fn merge(&mut self, other: &CountedGammas) {
         self.on.merge(&other.on);
         self.off.merge(&other.off);
     }
 
     /// Returns the sums of a weight by true energy, ON and OFF.
-    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> [WeightSum; 2] {
+    pub(crate) fn weighted(&self, weight: impl Fn(f64) -> f64) -> [WeightSum; 2] {
         [self.on.weighted(&weight), self.off.weighted(&weight)]
     }
 }
 
 /// One portion of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Portion {
+pub(crate) struct Portion {
     pub events: u64,
     /// Events by status bit, at the source.
     pub status: [u64; STATUS_BITS],
@@ -126,7 +126,7 @@ pub struct Portion {
 }
 
 impl Portion {
-    pub fn new(positions: usize, quality_bits: usize) -> Portion {
+    pub(crate) fn new(positions: usize, quality_bits: usize) -> Portion {
         Portion {
             quality: vec![0; quality_bits],
             passing: vec![0; positions],
@@ -135,7 +135,7 @@ impl Portion {
         }
     }
 
-    pub fn merge(&mut self, other: &Portion) {
+    pub(crate) fn merge(&mut self, other: &Portion) {
         self.events += other.events;
         add(&mut self.status, &other.status);
         grow(&mut self.quality, &other.quality);
@@ -153,14 +153,14 @@ impl Portion {
 
 impl RunCounts {
     /// Returns the sum of all portions.
-    pub fn sum(&self) -> Portion {
+    pub(crate) fn sum(&self) -> Portion {
         let mut sum = Portion::default();
         self.portions.iter().for_each(|(_, portion)| sum.merge(portion));
         sum
     }
 
     /// Adds a part of the same run from another file.
-    pub fn merge(&mut self, other: &RunCounts) {
+    pub(crate) fn merge(&mut self, other: &RunCounts) {
         let first = self.files.is_empty();
         self.files.extend(other.files.iter().cloned());
         self.models.extend(other.models.iter().cloned());
@@ -209,7 +209,7 @@ impl RunCounts {
     }
 
     /// Adds a simulated gamma that counts, with its bin of `energy` if it is in one.
-    pub fn add_gamma(&mut self, bin: Option<usize>, is_on: bool, true_energy: f32) {
+    pub(crate) fn add_gamma(&mut self, bin: Option<usize>, is_on: bool, true_energy: f32) {
         let last = self.gammas.len().checked_sub(1);
         for index in bin.into_iter().chain(last).filter(|_| true_energy > 0.0) {
             let Some(of) = self.gammas.get_mut(index) else { continue };
@@ -219,7 +219,7 @@ impl RunCounts {
     }
 
     /// Returns two files of the run whose times overlap.
-    pub fn overlapping_files(&self) -> Option<(&str, &str)> {
+    pub(crate) fn overlapping_files(&self) -> Option<(&str, &str)> {
         let mut latest: Option<&(i64, i64, String)> = None;
         for segment in &self.segments {
             if let Some(before) = latest.filter(|before| segment.0 < before.1) {
@@ -232,7 +232,7 @@ impl RunCounts {
 }
 
 /// Subtracts counts from others that include them.
-pub fn take_off(own: &mut [u64], its: &[u64]) {
+pub(crate) fn take_off(own: &mut [u64], its: &[u64]) {
     own.iter_mut().zip(its).for_each(|(own, its)| *own -= its);
 }
 
@@ -241,7 +241,7 @@ fn add(own: &mut [u64], its: &[u64]) {
 }
 
 /// Adds counts to a list, which is extended if it is shorter.
-pub fn grow(own: &mut Vec<u64>, its: &[u64]) {
+pub(crate) fn grow(own: &mut Vec<u64>, its: &[u64]) {
     own.resize(own.len().max(its.len()), 0);
     add(own, its);
 }

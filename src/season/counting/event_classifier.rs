@@ -7,7 +7,7 @@ use crate::statistics::counts::disjoint::{MAX_POSITIONS, counted_at};
 use taiga_flow_gpu::random::mix;
 
 /// Plan and columns by which the rows of a file are classified.
-pub struct EventClassifier<'a> {
+pub(crate) struct EventClassifier<'a> {
     pub plan: &'a SeasonPlan,
     pub columns: ScoreColumns,
     /// Hash of the file, which replaces the keys of events without keys.
@@ -15,7 +15,7 @@ pub struct EventClassifier<'a> {
 }
 
 /// Outcome of an event at one position.
-pub struct PositionOutcome<'a> {
+pub(crate) struct PositionOutcome<'a> {
     pub passing: bool,
     /// Whether the event is inside the cuts of the report; otherwise the cut that fails, if it is
     /// the only one.
@@ -25,27 +25,27 @@ pub struct PositionOutcome<'a> {
 
 impl<'a> EventClassifier<'a> {
     /// Creates the classifier of a file with this name.
-    pub fn new(head: &Head, plan: &'a SeasonPlan, name: &str) -> EventClassifier<'a> {
+    pub(crate) fn new(head: &Head, plan: &'a SeasonPlan, name: &str) -> EventClassifier<'a> {
         let file_number = name.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte))) as i64;
         EventClassifier { plan, columns: ScoreColumns::of(head, plan), file_number }
     }
 
-    pub fn request(&self) -> &ColumnRequest {
+    pub(crate) fn request(&self) -> &ColumnRequest {
         &self.columns.wanted
     }
 
-    pub fn score(&self, block: &ScoreBlock, row: usize) -> f32 {
+    pub(crate) fn score(&self, block: &ScoreBlock, row: usize) -> f32 {
         block.at_all[self.columns.score][0][row]
     }
 
     /// Returns the time of an event [ns], if it is plausible.
-    pub fn time_ns(&self, block: &ScoreBlock, row: usize) -> Option<i64> {
+    pub(crate) fn time_ns(&self, block: &ScoreBlock, row: usize) -> Option<i64> {
         let time = self.columns.keys.time.map(|time| block.keys[time][row]);
         time.filter(|time| unix_time::is_plausible(*time))
     }
 
     /// Returns a mask whose bit k says whether the event passes at position k.
-    pub fn passes(&self, block: &ScoreBlock, row: usize) -> u64 {
+    pub(crate) fn passes(&self, block: &ScoreBlock, row: usize) -> u64 {
         if block.quality[row] & self.plan.quality != 0 {
             return 0;
         }
@@ -54,7 +54,12 @@ impl<'a> EventClassifier<'a> {
     }
 
     /// Returns the outcome at a position; `None` without a score, or outside the cuts of the model.
-    pub fn at(&self, block: &ScoreBlock, row: usize, k: usize) -> Option<PositionOutcome<'a>> {
+    pub(crate) fn at(
+        &self,
+        block: &ScoreBlock,
+        row: usize,
+        k: usize,
+    ) -> Option<PositionOutcome<'a>> {
         if block.status[k][row] != 0 {
             return None;
         }
@@ -74,7 +79,7 @@ impl<'a> EventClassifier<'a> {
 
     /// Returns the position at which a passing event counts. Ties are decided by a hash of its run
     /// and number, or of file and row if it lacks one of them.
-    pub fn place(
+    pub(crate) fn place(
         &self,
         passes: u64,
         block: &ScoreBlock,
@@ -96,7 +101,7 @@ impl<'a> EventClassifier<'a> {
 }
 
 /// Indices of the columns in a block.
-pub struct ScoreColumns {
+pub(crate) struct ScoreColumns {
     pub wanted: ColumnRequest,
     pub keys: Keys,
     pub score: usize,
@@ -117,7 +122,7 @@ pub struct ScoreColumns {
 }
 
 #[derive(Default)]
-pub struct Keys {
+pub(crate) struct Keys {
     /// `run` (YYYYMMDDRRR) if it exists, otherwise `run_id`.
     pub run: Option<usize>,
     pub run_id: Option<usize>,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Image that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TelescopeImage {
+pub(crate) struct TelescopeImage {
     /// Key of its shower: the words of one or two keys, otherwise a hash.
     pub shower: [u64; 2],
     /// Bits of the size, in an order that is that of the sizes.
@@ -16,7 +16,7 @@ pub struct TelescopeImage {
 }
 
 /// Returns the 128 bits of a key: the words of one or two keys, otherwise a hash.
-pub fn shower_of(words: impl ExactSizeIterator<Item = i64>) -> [u64; 2] {
+pub(crate) fn shower_of(words: impl ExactSizeIterator<Item = i64>) -> [u64; 2] {
     let many = words.len();
     let words: Vec<u64> = words.map(|word| word as u64).collect();
     if many <= 2 {

@@ -8,11 +8,11 @@ const NAMED: usize = 3;
 
 /// Gammas and hadrons by their class column, of each file that has some.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Labels(BTreeMap<String, [u64; 2]>);
+pub(crate) struct Labels(BTreeMap<String, [u64; 2]>);
 
 impl Labels {
     /// Adds the classes of rows of a file; rows of unknown class do not count.
-    pub fn add(&mut self, file: &str, classes: &[i8]) {
+    pub(crate) fn add(&mut self, file: &str, classes: &[i8]) {
         let count = |code: i8| classes.iter().filter(|class| **class == code).count() as u64;
         let [gammas, hadrons] = [1, 0].map(count);
         if gammas + hadrons > 0 {
@@ -22,7 +22,7 @@ impl Labels {
         }
     }
 
-    pub fn merge(&mut self, other: Labels) {
+    pub(crate) fn merge(&mut self, other: Labels) {
         for (file, [gammas, hadrons]) in other.0 {
             let of_file = self.0.entry(file).or_default();
             of_file[0] += gammas;
@@ -31,7 +31,7 @@ impl Labels {
     }
 
     /// Returns a warning that names the first files, of so many in the season.
-    pub fn warning(&self, files: usize) -> Option<String> {
+    pub(crate) fn warning(&self, files: usize) -> Option<String> {
         let counts =
             |(file, [g, h]): (&String, &[u64; 2])| format!("{file} ({g} gammas, {h} hadrons)");
         let named: Vec<String> = self.0.iter().take(NAMED).map(counts).collect();

@@ -19,7 +19,7 @@ const LEAST_COLUMNS: usize = 3;
 
 /// Event that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CountedEvent {
+pub(crate) struct CountedEvent {
     /// Hash of telescope, run and keys; of the values if no key identifies events.
     name: u64,
     /// Hash of the scores at all positions and of the copied columns.
@@ -31,7 +31,7 @@ pub struct CountedEvent {
 
 /// Events that count, or a sample of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CountedEvents {
+pub(crate) struct CountedEvents {
     /// One name in so many is kept: a power of 2.
     one_in: u64,
     events: Vec<CountedEvent>,
@@ -48,7 +48,7 @@ impl Default for CountedEvents {
 
 impl CountedEvents {
     /// Adds a row of a block.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         columns: &ScoreColumns,
         block: &ScoreBlock,
@@ -94,11 +94,11 @@ impl CountedEvents {
     }
 
     /// Sets the index of the file of the events.
-    pub fn of_file(&mut self, index: usize) {
+    pub(crate) fn of_file(&mut self, index: usize) {
         self.events.iter_mut().for_each(|event| event.file = index);
     }
 
-    pub fn merge(&mut self, mut other: CountedEvents) {
+    pub(crate) fn merge(&mut self, mut other: CountedEvents) {
         let one_in = self.one_in.max(other.one_in);
         self.thin(one_in);
         other.thin(one_in);
@@ -112,7 +112,7 @@ impl CountedEvents {
     ///
     /// # Errors
     /// `Input`, with the place of a duplicate.
-    pub fn refuse_repeated(
+    pub(crate) fn refuse_repeated(
         mut self,
         files: &[ScoreFileEntry],
         is_simulated: bool,

@@ -28,7 +28,7 @@ const GAMMA: i8 = 1;
 
 /// Counts of one file.
 #[derive(Debug, Default)]
-pub struct Scanned {
+pub(crate) struct Scanned {
     pub runs: BTreeMap<RunKey, RunCounts>,
     pub best: BestCandidates,
     pub events: CountedEvents,
@@ -36,7 +36,7 @@ pub struct Scanned {
 }
 
 /// Counts the events of a file; `name` is its name in reports.
-pub fn scan(
+pub(crate) fn scan(
     path: &Path,
     name: &str,
     plan: &SeasonPlan,

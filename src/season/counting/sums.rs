@@ -8,7 +8,7 @@ use super::counts::Portion;
 
 /// Counts of runs, or of a portion.
 #[derive(Debug, Clone, Default)]
-pub struct Sum {
+pub(crate) struct Sum {
     pub all: Portion,
     /// Counts of the runs with a live time.
     pub timed: Portion,
@@ -20,14 +20,14 @@ pub struct Sum {
 
 impl Sum {
     /// Returns the sum of one run or portion.
-    pub fn of(portion: &Portion) -> Sum {
+    pub(crate) fn of(portion: &Portion) -> Sum {
         let mut sum = Sum::default();
         sum.add(portion);
         sum
     }
 
     /// Adds a run.
-    pub fn add(&mut self, run: &Portion) {
+    pub(crate) fn add(&mut self, run: &Portion) {
         self.all.merge(run);
         let Some((ns, events)) = run.clock.live() else { return };
         self.timed.merge(run);
@@ -39,18 +39,18 @@ impl Sum {
     }
 
     /// Returns the live time [s].
-    pub fn live_s(&self) -> Option<f64> {
+    pub(crate) fn live_s(&self) -> Option<f64> {
         self.live.map(|(ns, _)| ns as f64 / 1e9)
     }
 
     /// Returns the rate of events in live time [Hz].
-    pub fn rate_hz(&self) -> Option<f64> {
+    pub(crate) fn rate_hz(&self) -> Option<f64> {
         let (ns, events) = self.live.filter(|(ns, _)| *ns > 0)?;
         Some(events as f64 / (ns as f64 / 1e9))
     }
 
     /// Returns the events of runs without a live time.
-    pub fn without_time(&self) -> u64 {
+    pub(crate) fn without_time(&self) -> u64 {
         self.all.events - self.timed.events
     }
 }

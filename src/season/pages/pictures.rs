@@ -20,7 +20,7 @@ const EXTENSIONS: [&str; 4] = ["h5", "hdf5", "hdf", "txt"];
 
 /// Image of a candidate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// Index of the candidate.
     pub candidate: usize,
     pub x_deg: Vec<f64>,
@@ -31,7 +31,7 @@ pub struct Picture {
 
 /// Reads pictures of the first candidates from the files below `folder`; returns them with warnings
 /// of missing ones.
-pub fn pictures(candidates: &[Candidate], folder: &Path) -> (Vec<Picture>, Vec<String>) {
+pub(crate) fn pictures(candidates: &[Candidate], folder: &Path) -> (Vec<Picture>, Vec<String>) {
     let mut of_file: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, candidate) in candidates.iter().take(MOST_PICTURES).enumerate() {
         of_file.entry(&candidate.file).or_default().push(index);

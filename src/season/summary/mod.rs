@@ -6,7 +6,7 @@ mod runs;
 mod types;
 mod warnings;
 
-pub use types::{
+pub(crate) use types::{
     Cumulative, DriftOf, EnergyBin, EventTally, Group, Naive, Night, PortionRow, Refused, RunRow,
     ScoreHistogram, Season,
 };
@@ -27,10 +27,10 @@ use figures::{Figures, pair, scan, scores};
 use runs::{Dated, grouped_by, sum_of};
 use std::collections::BTreeSet;
 
-pub const FORMAT: &str = "taiga-flow-season 1";
+pub(crate) const FORMAT: &str = "taiga-flow-season 1";
 
 /// Counts and settings of a report.
-pub struct SeasonParts<'a> {
+pub(crate) struct SeasonParts<'a> {
     pub folder: &'a Folder,
     pub plan: &'a SeasonPlan,
     pub settings: &'a SeasonSettings,
@@ -53,7 +53,7 @@ impl Season {
     ///
     /// # Errors
     /// `Input` if no run can be counted, or if the runs were scored in ways that cannot be combined.
-    pub fn new(parts: SeasonParts) -> Result<Season> {
+    pub(crate) fn new(parts: SeasonParts) -> Result<Season> {
         let mut warnings = warnings_of_files(&parts);
         let selected = SelectedRuns::new(&parts, &mut warnings)?;
         warnings.extend(selected.check(&parts)?);

@@ -25,7 +25,7 @@ pub(super) struct Dated<'a> {
 
 impl RunKey {
     /// Returns the number of the run, the first digits of its hash, or its file.
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         self.run.map_or_else(|| self.file.clone(), number_name)
     }
 }

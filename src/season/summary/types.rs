@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Season {
+pub(crate) struct Season {
     pub format: String,
     pub scores: String,
     pub models: Vec<String>,
@@ -53,7 +53,7 @@ pub struct Season {
 
 /// Results of a set of events.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct EventTally {
+pub(crate) struct EventTally {
     pub events: u64,
     /// Cut flow at the source.
     pub scored: u64,
@@ -97,7 +97,7 @@ pub struct EventTally {
 
 /// Counts of the same events at every position where they pass.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Naive {
+pub(crate) struct Naive {
     pub on: u64,
     pub off: Vec<u64>,
     pub excess: Measured,
@@ -108,7 +108,7 @@ pub struct Naive {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Group {
+pub(crate) struct Group {
     pub season: Option<String>,
     pub telescope: Option<i64>,
     pub runs: u64,
@@ -125,7 +125,7 @@ pub struct Group {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct EnergyBin {
+pub(crate) struct EnergyBin {
     pub low_tev: f64,
     pub high_tev: f64,
     pub on: u64,
@@ -142,7 +142,7 @@ pub struct EnergyBin {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Night {
+pub(crate) struct Night {
     pub night: Option<String>,
     pub telescope: Option<i64>,
     pub runs: u64,
@@ -151,7 +151,7 @@ pub struct Night {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunRow {
+pub(crate) struct RunRow {
     pub run: String,
     pub telescope: Option<i64>,
     pub season: Option<String>,
@@ -169,7 +169,7 @@ pub struct RunRow {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PortionRow {
+pub(crate) struct PortionRow {
     pub run: String,
     pub telescope: Option<i64>,
     pub portion: Option<i64>,
@@ -182,7 +182,7 @@ pub struct PortionRow {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DriftOf {
+pub(crate) struct DriftOf {
     pub column: String,
     #[serde(flatten)]
     pub drift: Drift,
@@ -190,7 +190,7 @@ pub struct DriftOf {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Cumulative {
+pub(crate) struct Cumulative {
     pub end_ns: Option<i64>,
     /// Live time so far, telescope-hours.
     pub hours: f64,
@@ -202,7 +202,7 @@ pub struct Cumulative {
 
 /// Scores inside the cuts, at the source and at all counted OFF positions together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScoreHistogram {
+pub(crate) struct ScoreHistogram {
     pub low: f64,
     pub high: f64,
     pub on: Vec<u64>,
@@ -210,7 +210,7 @@ pub struct ScoreHistogram {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub(crate) struct Refused {
     pub run: String,
     pub telescope: Option<i64>,
     pub events: u64,

@@ -6,7 +6,7 @@
 //! image is a function of (seed, class, index) alone, so equal options give equal bytes on any
 //! number of threads. [`shower`] generates the images.
 
-pub mod anomalies;
+pub(crate) mod anomalies;
 mod shower;
 
 use super::{Class, MAX_EVENTS, keys};
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use taiga_flow_gpu::random::Stream;
 
 /// Notice in the help text and in the attribute `simulation` of every file.
-pub const NOTICE: &str = "toy camera Monte Carlo, not a detector simulation";
+pub(crate) const NOTICE: &str = "toy camera Monte Carlo, not a detector simulation";
 
 /// Version of the generated numbers (attribute `generator`); it changes whenever they do.
 const GENERATOR: &str = "toy-camera 1";

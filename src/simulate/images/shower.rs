@@ -17,7 +17,7 @@ use std::f64::consts::TAU;
 use taiga_flow_gpu::random::{Draws, Stream};
 
 /// Showers drawn until one has enough images. About one in ten does.
-pub const MAX_ATTEMPTS: u64 = 4096;
+pub(crate) const MAX_ATTEMPTS: u64 = 4096;
 /// Core positions of a shower, as in the simulations of TAIGA.
 const SCATTERS: u64 = 10;
 /// Radius of the disc of core positions around the telescope [km].
@@ -31,12 +31,12 @@ const TRIGGER_RADIUS_DEG: f64 = 3.7;
 /// Largest number of photoelectrons drawn; above it, each drawn one has a weight.
 const MOST_DRAWN: f64 = 20_000.0;
 /// Relative resolution of the charge of a single photoelectron.
-pub const SINGLE_PE: f64 = 0.4;
+pub(crate) const SINGLE_PE: f64 = 0.4;
 /// Radius of the disc of directions of hadrons [deg].
 const HADRON_RADIUS_DEG: f64 = 5.0;
 
 /// A triggered image.
-pub struct TriggeredImage {
+pub(crate) struct TriggeredImage {
     pub charge: Vec<f32>, // (pixels) [p.e.]
     pub energy_tev: f64,
     pub impact_km: f64,
@@ -45,7 +45,7 @@ pub struct TriggeredImage {
 }
 
 /// Generator of showers of one class for one camera.
-pub struct Thrower<'a> {
+pub(crate) struct Thrower<'a> {
     class: Class,
     seed: u64,
     offset_deg: f64,
@@ -74,7 +74,7 @@ struct SubShower {
 }
 
 /// Light of a muon that passes next to the mirror: part of a ring.
-pub struct Muon {
+pub(crate) struct Muon {
     centre: [f64; 2], // [deg]
     radius: f64,      // [deg]
     from: f64,        // [rad]
@@ -84,7 +84,7 @@ pub struct Muon {
 
 impl<'a> Thrower<'a> {
     /// Returns a generator. `sigma` (pixels) is the noise [p.e.].
-    pub fn new(
+    pub(crate) fn new(
         class: Class,
         seed: u64,
         offset_deg: f64,
@@ -101,7 +101,7 @@ impl<'a> Thrower<'a> {
 
     /// Returns the first `members` triggered images of shower `number`; `None` if none of
     /// [`MAX_ATTEMPTS`] attempts has as many.
-    pub fn shower(&self, number: u64, members: usize) -> Option<Vec<TriggeredImage>> {
+    pub(crate) fn shower(&self, number: u64, members: usize) -> Option<Vec<TriggeredImage>> {
         (0..MAX_ATTEMPTS).find_map(|attempt| self.attempt(number, attempt, members))
     }
 
@@ -279,7 +279,7 @@ impl SubShower {
 impl Muon {
     /// Draws a muon of a shower from `direction`. Rings have radii up to the Cherenkov angle of
     /// about 1.2 deg; muons that pass next to the mirror give an arc.
-    pub fn passing(direction: [f64; 2], draws: &mut Draws) -> Muon {
+    pub(crate) fn passing(direction: [f64; 2], draws: &mut Draws) -> Muon {
         Muon {
             centre: [direction[0] + 0.6 * draws.normal(), direction[1] + 0.6 * draws.normal()],
             radius: 0.8 + 0.42 * libm::sqrt(draws.uniform()),
@@ -290,7 +290,7 @@ impl Muon {
     }
 
     /// Draws the position of a photoelectron in the camera [deg].
-    pub fn photoelectron(&self, draws: &mut Draws) -> [f64; 2] {
+    pub(crate) fn photoelectron(&self, draws: &mut Draws) -> [f64; 2] {
         let azimuth = self.from + self.arc * draws.uniform();
         let [spread, _] = pair(draws);
         let radius = self.radius + 0.05 * spread;
@@ -299,7 +299,7 @@ impl Muon {
 }
 
 /// Draws two independent standard normal numbers (Box and Muller 1958).
-pub fn pair(draws: &mut Draws) -> [f64; 2] {
+pub(crate) fn pair(draws: &mut Draws) -> [f64; 2] {
     let radius = libm::sqrt(-2.0 * libm::log(1.0 - draws.uniform()));
     let azimuth = TAU * draws.uniform();
     [radius * libm::cos(azimuth), radius * libm::sin(azimuth)]
@@ -307,7 +307,7 @@ pub fn pair(draws: &mut Draws) -> [f64; 2] {
 
 /// Lookup table from positions to pixels: small squares, each with the pixel nearest to its
 /// centre.
-pub struct Lookup {
+pub(crate) struct Lookup {
     pixels: Vec<u16>, // (cells, cells); no pixel: u16::MAX
     side: usize,
     half_deg: f64,
@@ -318,7 +318,7 @@ impl Lookup {
     const CELLS_PER_DEG: f64 = 50.0;
 
     /// Returns the table of a camera.
-    pub fn new(camera: &Camera) -> Lookup {
+    pub(crate) fn new(camera: &Camera) -> Lookup {
         let positions: Vec<[f64; 2]> =
             (0..camera.pixels()).map(|i| camera.position_deg(i)).collect();
         let pitch = camera.pitch_deg();
@@ -345,7 +345,7 @@ impl Lookup {
     }
 
     /// Returns the pixel at a position [deg].
-    pub fn pixel(&self, [x, y]: [f64; 2]) -> Option<usize> {
+    pub(crate) fn pixel(&self, [x, y]: [f64; 2]) -> Option<usize> {
         let cell = |x: f64| {
             let place = (x + self.half_deg) * Lookup::CELLS_PER_DEG;
             (place >= 0.0 && place < self.side as f64).then_some(place as usize)

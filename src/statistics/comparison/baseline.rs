@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const CURVE_POINTS: usize = 400;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Baseline {
+pub(crate) struct Baseline {
     /// "random forest of 100 trees"
     pub name: String,
     /// Events it was trained on.
@@ -27,7 +27,7 @@ impl Baseline {
     ///
     /// # Errors
     /// `Input` if a weight is unusable.
-    pub fn of(
+    pub(crate) fn of(
         name: String,
         trained_on: ClassCounts,
         [scores, model]: [&[f32]; 2],

@@ -6,17 +6,17 @@ use crate::statistics::{Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 
 /// Events of a class by the decisions of the first and the second selection.
-pub type CrossTable = [[WeightSum; 2]; 2];
+pub(crate) type CrossTable = [[WeightSum; 2]; 2];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Crossed {
+pub(crate) struct Crossed {
     pub gamma: CrossTable,
     pub hadron: CrossTable,
 }
 
 /// A selection relative to all events of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Selected {
+pub(crate) struct Selected {
     pub gamma_efficiency: Measured,
     pub hadron_survival: Measured,
     /// Number of passing hadrons.
@@ -27,14 +27,14 @@ pub struct Selected {
 
 impl Crossed {
     /// Adds an event with the decisions of the first and the second selection.
-    pub fn add(&mut self, gamma: bool, [first, second]: [bool; 2], weight: f64) {
+    pub(crate) fn add(&mut self, gamma: bool, [first, second]: [bool; 2], weight: f64) {
         let table = if gamma { &mut self.gamma } else { &mut self.hadron };
         let cell = &mut table[usize::from(first)][usize::from(second)];
         *cell = cell.with(weight);
     }
 
     /// Adds the events of another table.
-    pub fn merge(&mut self, other: &Crossed) {
+    pub(crate) fn merge(&mut self, other: &Crossed) {
         for (mine, theirs) in [(&mut self.gamma, &other.gamma), (&mut self.hadron, &other.hadron)] {
             for (mine, theirs) in mine.iter_mut().flatten().zip(theirs.iter().flatten()) {
                 *mine = mine.plus(*theirs);
@@ -43,7 +43,7 @@ impl Crossed {
     }
 
     /// Returns the results of the first (0) or second (1) selection; `None` if a class is empty.
-    pub fn selected(&self, which: usize) -> Option<Selected> {
+    pub(crate) fn selected(&self, which: usize) -> Option<Selected> {
         let gamma_efficiency = Measured::share(passing(&self.gamma, which), all(&self.gamma))?;
         let passed = passing(&self.hadron, which);
         let hadron_survival = Measured::share(passed, all(&self.hadron))?;
@@ -57,7 +57,7 @@ impl Crossed {
 
     /// Returns Q of the first selection minus that of the second, both at fixed thresholds; `None`
     /// if a class is empty or no hadron passes one of them.
-    pub fn quality_difference(&self) -> Option<Measured> {
+    pub(crate) fn quality_difference(&self) -> Option<Measured> {
         let [first, second] = self.both()?;
         let slopes = [first, second].map(|[_, h]| 1.0 / h.sqrt());
         // Change of Q due to one more passing event, of gammas and of hadrons.
@@ -72,7 +72,7 @@ impl Crossed {
 
     /// Returns the same if the threshold of the first selection is chosen on the same events for
     /// the hadron survival of the second; `slope` is dε_γ/dε_h of the first there.
-    pub fn quality_difference_at_survival(&self, slope: f64) -> Option<Measured> {
+    pub(crate) fn quality_difference_at_survival(&self, slope: f64) -> Option<Measured> {
         let [first, second] = self.both()?;
         let survival = second[1];
         let root = survival.sqrt();

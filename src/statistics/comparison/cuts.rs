@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// An event, triggered and cleaned.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CutEvent {
+pub(crate) struct CutEvent {
     pub gamma: bool,
     /// Whether it passes the cuts.
     pub passes: bool,
@@ -23,7 +23,7 @@ pub struct CutEvent {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CutsBaseline {
+pub(crate) struct CutsBaseline {
     pub name: String,
     /// Description of the cuts.
     pub cuts: String,
@@ -38,7 +38,7 @@ pub struct CutsBaseline {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ModelAt {
+pub(crate) struct ModelAt {
     pub threshold: f64,
     #[serde(flatten)]
     pub selected: Selected,
@@ -49,7 +49,11 @@ impl CutsBaseline {
     ///
     /// # Errors
     /// An input error if a weight is negative or infinite.
-    pub fn of(name: &str, cuts: &str, mut events: Vec<CutEvent>) -> Result<Option<CutsBaseline>> {
+    pub(crate) fn of(
+        name: &str,
+        cuts: &str,
+        mut events: Vec<CutEvent>,
+    ) -> Result<Option<CutsBaseline>> {
         fill_weights(&mut events);
         let scores: Vec<f32> = events.iter().map(|e| e.score).collect();
         let gamma: Vec<bool> = events.iter().map(|e| e.gamma).collect();

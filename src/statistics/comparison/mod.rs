@@ -1,6 +1,6 @@
 //! Compares two selections or two scores of the same events.
 
-pub mod baseline;
-pub mod crossed;
-pub mod cuts;
-pub mod paired;
+pub(crate) mod baseline;
+pub(crate) mod crossed;
+pub(crate) mod cuts;
+pub(crate) mod paired;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// Returns the doubled number of events of a class below each bin, with the events of the bin
 /// itself counted half.
-pub fn doubled_placements(bins: &[i64]) -> Vec<i64> {
+pub(crate) fn doubled_placements(bins: &[i64]) -> Vec<i64> {
     let mut below = 0;
     let placement = |count: &i64| {
         let doubled = 2 * below + count;
@@ -24,7 +24,7 @@ pub fn doubled_placements(bins: &[i64]) -> Vec<i64> {
 /// Sums over the events of a class: the doubled placements of both scores, and the squares of their
 /// differences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PlacementSums {
+pub(crate) struct PlacementSums {
     pub events: u64,
     pub first: i128,
     pub second: i128,
@@ -33,7 +33,7 @@ pub struct PlacementSums {
 
 impl PlacementSums {
     /// Adds an event with these doubled placements.
-    pub fn add(&mut self, [first, second]: [i64; 2]) {
+    pub(crate) fn add(&mut self, [first, second]: [i64; 2]) {
         let difference = i128::from(first) - i128::from(second);
         self.events += 1;
         self.first += i128::from(first);
@@ -42,7 +42,7 @@ impl PlacementSums {
     }
 
     /// Adds the events of other files.
-    pub fn merge(&mut self, other: &PlacementSums) {
+    pub(crate) fn merge(&mut self, other: &PlacementSums) {
         self.events += other.events;
         self.first += other.first;
         self.second += other.second;
@@ -64,7 +64,7 @@ impl PlacementSums {
 
 /// Two scores of the same labelled events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Paired {
+pub(crate) struct Paired {
     /// Events with both scores, inside the cuts of both.
     pub events: ClassCounts,
     /// Areas for these events.
@@ -81,7 +81,7 @@ pub struct Paired {
 
 impl Paired {
     /// Computes the comparison from sums over gammas and hadrons, and from the passing events.
-    pub fn of([gammas, hadrons]: [PlacementSums; 2], crossed: &Crossed) -> Paired {
+    pub(crate) fn of([gammas, hadrons]: [PlacementSums; 2], crossed: &Crossed) -> Paired {
         let (m, n) = (gammas.events as f64, hadrons.events as f64);
         let auc = (gammas.events > 0 && hadrons.events > 0)
             .then(|| [gammas.first, gammas.second].map(|sum| sum as f64 / (2.0 * m * n)));

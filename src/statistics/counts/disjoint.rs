@@ -12,7 +12,7 @@
 use taiga_flow_gpu::random::mix;
 
 /// Largest number of positions in a bit mask.
-pub const MAX_POSITIONS: usize = 64;
+pub(crate) const MAX_POSITIONS: usize = 64;
 
 /// Returns the index of the position at which the event counts, `None` if it passes nowhere. Bit k
 /// of `passes` is set if it passes at position k; `scores` are those of all positions.

@@ -2,5 +2,5 @@
 
 pub mod disjoint;
 pub mod on_off;
-pub mod threshold_scan;
-pub mod upper_limit;
+pub(crate) mod threshold_scan;
+pub(crate) mod upper_limit;

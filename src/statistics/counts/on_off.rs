@@ -51,7 +51,7 @@ impl OnOff {
     }
 
     /// Returns the significance of the excess; `None` without counts.
-    pub fn counted_significance(&self) -> Option<f64> {
+    pub(crate) fn counted_significance(&self) -> Option<f64> {
         (self.on + self.off > 0).then(|| self.significance())
     }
 }
@@ -66,7 +66,7 @@ pub struct Homogeneity {
 
 impl Homogeneity {
     /// Tests the numbers per OFF position; `None` with fewer than two positions or without events.
-    pub fn of(counts: &[u64]) -> Option<Homogeneity> {
+    pub(crate) fn of(counts: &[u64]) -> Option<Homogeneity> {
         let mean = counts.iter().sum::<u64>() as f64 / counts.len().max(1) as f64;
         if counts.len() < 2 || mean <= 0.0 {
             return None;
@@ -95,9 +95,9 @@ pub struct Leak {
 
 impl Leak {
     /// Fewer gammas counted at the source do not determine the leakage.
-    pub const MIN_GAMMAS: u64 = 10;
+    pub(crate) const MIN_GAMMAS: u64 = 10;
     /// A larger relative error of 1 − leakage does not determine it either.
-    pub const MAX_ERROR: f64 = 0.1;
+    pub(crate) const MAX_ERROR: f64 = 0.1;
 
     /// Returns the mean count of an OFF position divided by that of ON; `None` if ON has no counts.
     pub fn share(&self) -> Option<Measured> {
@@ -113,7 +113,7 @@ impl Leak {
     }
 
     /// Returns whether there are enough gammas to correct an excess.
-    pub fn is_resolved(&self) -> bool {
+    pub(crate) fn is_resolved(&self) -> bool {
         self.on >= Leak::MIN_GAMMAS
             && self.share().is_some_and(|leak| {
                 let left = 1.0 - leak.value;
@@ -123,7 +123,7 @@ impl Leak {
 
     /// Returns the number of gammas counted at the source, excess/(1 − leakage). `None` if the
     /// leakage leaves no excess.
-    pub fn corrected(&self, excess: Measured) -> Option<Measured> {
+    pub(crate) fn corrected(&self, excess: Measured) -> Option<Measured> {
         let leak = self.share().filter(|leak| leak.value < 1.0)?;
         let left = 1.0 - leak.value;
         let value = excess.value / left;

@@ -12,8 +12,8 @@ use crate::statistics::{Distribution, Measured, OnOff};
 use serde::{Deserialize, Serialize};
 
 /// Significance and time of the sensitivity [h].
-pub const SIGMA: f64 = 5.0;
-pub const HOURS: f64 = 50.0;
+pub(crate) const SIGMA: f64 = 5.0;
+pub(crate) const HOURS: f64 = 50.0;
 /// Smallest number of excess events, for any background.
 const MIN_EXCESS: f64 = 10.0;
 /// Smallest number of OFF events at the best threshold.
@@ -23,7 +23,7 @@ const LISTED: usize = 25;
 
 /// Counts by threshold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ThresholdScan {
+pub(crate) struct ThresholdScan {
     /// Points of ascending threshold; their numbers of counts decrease by about a constant factor.
     pub points: Vec<SeasonScanPoint>,
     /// The highest significance of all thresholds with at least ten OFF events.
@@ -35,7 +35,7 @@ pub struct ThresholdScan {
 
 /// Events with at least a given score.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct SeasonScanPoint {
+pub(crate) struct SeasonScanPoint {
     pub threshold: f64,
     pub on: u64,
     pub off: u64,
@@ -50,7 +50,7 @@ pub struct SeasonScanPoint {
 impl ThresholdScan {
     /// Scans the scores of events counted at the source and at all OFF positions together; `alpha`
     /// is the exposure of the source divided by that of OFF. `None` without events.
-    pub fn new(
+    pub(crate) fn new(
         on: &Distribution,
         off: &Distribution,
         alpha: f64,

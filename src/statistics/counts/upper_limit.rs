@@ -16,7 +16,7 @@
 use crate::statistics::OnOff;
 
 /// Below this many counts, ON or OFF, the limit is exact.
-pub const FEW: u64 = 10;
+pub(crate) const FEW: u64 = 10;
 /// Upper bound of the exact limits for fewer ON counts.
 const MAX_OF_FEW: f64 = 16.0;
 /// Quantile of the normal distribution at 95 %.

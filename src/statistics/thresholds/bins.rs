@@ -47,7 +47,7 @@ pub struct HeldOutEvent {
 }
 
 /// Formats the range of a bin: "below 100", "100 … 200", "from 200".
-pub fn range_text(edges: &[f64], bin: usize) -> String {
+pub(crate) fn range_text(edges: &[f64], bin: usize) -> String {
     let low = bin.checked_sub(1).and_then(|i| edges.get(i));
     match (low, edges.get(bin)) {
         (None, Some(high)) => format!("below {high}"),
@@ -62,7 +62,7 @@ impl BinnedThresholds {
     ///
     /// # Errors
     /// `Input` for bins with too few events, if the settings refuse them.
-    pub fn choose(
+    pub(crate) fn choose(
         settings: &BinnedThresholdConfig,
         rule: Rule,
         events: &[HeldOutEvent],
@@ -104,7 +104,7 @@ impl BinnedThresholds {
     ///
     /// # Errors
     /// `Input`, with the bins.
-    pub fn refuse_few(
+    pub(crate) fn refuse_few(
         settings: &BinnedThresholdConfig,
         rule: Rule,
         counts: &[ClassCounts],
@@ -136,13 +136,13 @@ impl BinnedThresholds {
     }
 
     /// Returns the ranges of the bins that use the threshold of all events.
-    pub fn with_global(&self) -> Vec<String> {
+    pub(crate) fn with_global(&self) -> Vec<String> {
         let global = self.bins.iter().enumerate().filter(|(_, bin)| bin.global);
         global.map(|(i, _)| range_text(&self.edges, i)).collect()
     }
 
     /// Returns the ranges of the bins whose choice is limited by the number of held-out hadrons.
-    pub fn limited(&self) -> Vec<String> {
+    pub(crate) fn limited(&self) -> Vec<String> {
         let text = |(i, bin): (usize, &BinThreshold)| {
             let limit = bin.limited_by_hadrons.map(limit_text)?;
             Some(format!("{}: {limit}", range_text(&self.edges, i)))
@@ -154,7 +154,7 @@ impl BinnedThresholds {
     ///
     /// # Errors
     /// `Input`.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let fault =
             |expected: &str| Fault::new("unusable thresholds by bins").expected(expected).input();
         if self.bins.len() != self.edges.len() + 1 || self.bins.len() >= usize::from(NO_BIN) {
@@ -242,7 +242,7 @@ impl AtBins {
     ///
     /// # Errors
     /// `Internal` if there are fewer events before the cuts than after them.
-    pub fn of(
+    pub(crate) fn of(
         thresholds: &BinnedThresholds,
         scores: &[f32],
         gamma: &[bool],

@@ -59,7 +59,7 @@ pub struct CutEfficiency {
 /// Direction of a bound: the side on which the true value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum BoundSide {
+pub(crate) enum BoundSide {
     AtMost,
     AtLeast,
 }
@@ -67,7 +67,7 @@ pub enum BoundSide {
 impl BoundSide {
     /// Returns the direction of the probability at a score, with the scores between which it is
     /// resolved; `None` inside.
-    pub fn of(score: f64, resolved: Option<[f64; 2]>) -> Option<BoundSide> {
+    pub(crate) fn of(score: f64, resolved: Option<[f64; 2]>) -> Option<BoundSide> {
         match resolved {
             Some([low, _]) if score < low => Some(BoundSide::AtMost),
             Some([_, high]) if score > high => Some(BoundSide::AtLeast),
@@ -76,14 +76,14 @@ impl BoundSide {
     }
 
     /// Returns the limit of this direction, of an upper limit below and a lower limit above.
-    pub fn limit(self, [upper, lower]: [f64; 2]) -> f64 {
+    pub(crate) fn limit(self, [upper, lower]: [f64; 2]) -> f64 {
         match self {
             BoundSide::AtMost => upper,
             BoundSide::AtLeast => lower,
         }
     }
 
-    pub fn sign(self) -> &'static str {
+    pub(crate) fn sign(self) -> &'static str {
         match self {
             BoundSide::AtMost => "≤",
             BoundSide::AtLeast => "≥",
@@ -158,7 +158,7 @@ impl Calibration {
     ///
     /// # Errors
     /// `Input` with fewer than ten effective events of a class.
-    pub fn fit(mut events: Vec<(f64, Class, f64)>, prior: f64) -> Result<Calibration> {
+    pub(crate) fn fit(mut events: Vec<(f64, Class, f64)>, prior: f64) -> Result<Calibration> {
         events.retain(|(score, _, weight)| score.is_finite() && *weight > 0.0);
         events.sort_by(|a, b| {
             a.0.total_cmp(&b.0).then(a.1.code().cmp(&b.1.code())).then(a.2.total_cmp(&b.2))
@@ -179,7 +179,7 @@ impl Calibration {
     ///
     /// # Errors
     /// `Input`.
-    pub fn refuse_few(sums: [WeightSum; 2]) -> Result<()> {
+    pub(crate) fn refuse_few(sums: [WeightSum; 2]) -> Result<()> {
         if sums.iter().all(enough) {
             return Ok(());
         }
@@ -195,18 +195,18 @@ impl Calibration {
     /// Sets the efficiencies of the pre-cuts, so that the prior is that of triggered events. Shares
     /// of 0 are ignored.
     #[must_use]
-    pub fn with_cut_efficiency(self, shares: Option<CutEfficiency>) -> Calibration {
+    pub(crate) fn with_cut_efficiency(self, shares: Option<CutEfficiency>) -> Calibration {
         let cut_efficiency = shares.filter(CutEfficiency::is_known);
         Calibration { cut_efficiency, ..self }
     }
 
     /// Returns the probability of a gamma at equal numbers; NaN for a NaN score.
-    pub fn gammaness(&self, score: f64) -> f64 {
+    pub(crate) fn gammaness(&self, score: f64) -> f64 {
         probability(self.log_odds(score))
     }
 
     /// Returns the probability of a gamma at the prior share of gammas.
-    pub fn posterior(&self, score: f64) -> f64 {
+    pub(crate) fn posterior(&self, score: f64) -> f64 {
         probability(self.posterior_log_odds(score))
     }
 
@@ -215,18 +215,18 @@ impl Calibration {
     }
 
     /// Returns the upper limit of the gammaness below `resolved`, and the lower limit above it.
-    pub fn gammaness_limits(&self) -> Option<[f64; 2]> {
+    pub(crate) fn gammaness_limits(&self) -> Option<[f64; 2]> {
         self.limits.map(|limits| limits.map(probability))
     }
 
     /// Returns the same limits of the posterior.
-    pub fn posterior_limits(&self) -> Option<[f64; 2]> {
+    pub(crate) fn posterior_limits(&self) -> Option<[f64; 2]> {
         self.limits.map(|limits| limits.map(|limit| probability(limit + self.prior_log_odds())))
     }
 
     /// Returns the prior log-odds of the events that pass the pre-cuts: ln(π/(1 − π)), plus
     /// `ln(ε_γ/ε_h)` of the cuts.
-    pub fn prior_log_odds(&self) -> f64 {
+    pub(crate) fn prior_log_odds(&self) -> f64 {
         let of_cuts = self.cut_efficiency.map_or(0.0, |of| libm::log(of.gamma / of.hadron));
         libm::log(self.prior / (1.0 - self.prior)) + of_cuts
     }
@@ -245,7 +245,7 @@ impl Calibration {
     ///
     /// # Errors
     /// `Input`.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let ends = self.resolved.iter().chain(&self.limits);
         let finite = self.points.iter().chain(ends).flatten().all(|x| x.is_finite());
         let rising = self.points.windows(2).all(|w| w[0][0] < w[1][0] && w[0][1] <= w[1][1]);
@@ -264,7 +264,7 @@ impl Calibration {
     }
 
     /// Returns the resolved range, and the numbers of evaluated events beyond it (true = gamma).
-    pub fn range(&self, scores: &[f32], gamma: &[bool]) -> CalibratedRange {
+    pub(crate) fn range(&self, scores: &[f32], gamma: &[bool]) -> CalibratedRange {
         let mut beyond = [ClassCounts::default(); 2];
         let mut all = ClassCounts::default();
         for (score, gamma) in scores.iter().zip(gamma) {
@@ -315,7 +315,7 @@ impl CutEfficiency {
 
 /// The range that a calibration resolves, and the evaluated events beyond it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct CalibratedRange {
+pub(crate) struct CalibratedRange {
     pub prior: f64,
     pub cut_efficiency: Option<CutEfficiency>,
     /// Absent if unknown.
@@ -334,7 +334,7 @@ pub struct CalibratedRange {
 
 impl CalibratedRange {
     /// Returns the population to which the prior refers, as a suffix of "posterior at …".
-    pub fn basis(&self) -> &'static str {
+    pub(crate) fn basis(&self) -> &'static str {
         if self.cut_efficiency.is_some() { " of all triggered" } else { " after the cuts" }
     }
 }

@@ -23,7 +23,7 @@ const WINDOW: f64 = 0.7;
 
 /// Expected counts at a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Expected {
+pub(crate) struct Expected {
     pub on: f64,
     /// Sum over all OFF positions.
     pub off: f64,
@@ -36,7 +36,7 @@ pub struct Expected {
 
 impl Expected {
     /// Returns the expectation for these passing shares of the events inside the cuts.
-    pub fn of(observation: &Observation, gamma: f64, hadron: f64) -> Expected {
+    pub(crate) fn of(observation: &Observation, gamma: f64, hadron: f64) -> Expected {
         let (gammas, background) = passing(observation, gamma, hadron);
         let off = background * observation.off_positions as f64;
         Expected {

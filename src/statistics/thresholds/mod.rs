@@ -1,8 +1,8 @@
 //! Thresholds on a score: their choice, bins, expected counts and calibration.
 
-pub mod bins;
-pub mod calibration;
-pub mod expected;
-pub mod reliability;
-pub mod scan;
-pub mod threshold;
+pub(crate) mod bins;
+pub(crate) mod calibration;
+pub(crate) mod expected;
+pub(crate) mod reliability;
+pub(crate) mod scan;
+pub(crate) mod threshold;

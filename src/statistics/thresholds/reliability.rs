@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Events of a range of gammaness, or of the log-odds of the posterior, with the stated and the
 /// true probability.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ReliabilityBin {
+pub(crate) struct ReliabilityBin {
     pub low: f64,
     pub high: f64,
     pub gammas: u64,
@@ -35,7 +35,7 @@ struct Labelled {
 
 /// Returns the reliability of gammaness on labelled events (true = gamma), with their weights, if
 /// any; empty ranges are omitted.
-pub fn reliability(
+pub(crate) fn reliability(
     gammaness: &[f32],
     gamma: &[bool],
     weights: Option<&[f64]>,
@@ -52,7 +52,7 @@ pub fn reliability(
 
 /// Returns the reliability of the posterior in bins of its log-odds: if few of many events are
 /// gammas, bins of one tenth are too coarse.
-pub fn reliability_odds(
+pub(crate) fn reliability_odds(
     calibration: &Calibration,
     scores: &[f32],
     gamma: &[bool],

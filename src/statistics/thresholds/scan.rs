@@ -12,7 +12,7 @@ const SURVIVALS: [f64; 17] = [
 ];
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// Rates and time of the expected counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observation: Option<Observation>,
@@ -22,7 +22,7 @@ pub struct Scan {
 
 /// One row; efficiencies are relative to the events inside the cuts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ScanPoint {
+pub(crate) struct ScanPoint {
     pub threshold: f64,
     /// Whether it is the threshold of the model, and not one of a round hadron survival.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -39,7 +39,7 @@ pub struct ScanPoint {
 impl Scan {
     /// Scans a sample, including the threshold of the model; `None` if a class is empty or there
     /// are fewer than ten hadrons.
-    pub fn of(
+    pub(crate) fn of(
         sample: &Sample,
         threshold: Threshold,
         observation: Option<Observation>,
@@ -87,7 +87,7 @@ impl Scan {
     }
 
     /// Returns the index of the row with the largest expected significance.
-    pub fn best(&self) -> Option<usize> {
+    pub(crate) fn best(&self) -> Option<usize> {
         let values = self.points.iter().enumerate();
         let values = values.filter_map(|(i, p)| Some((i, p.expected?.significance)));
         values.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i)

@@ -14,7 +14,7 @@ use std::fmt;
 
 /// Share of a normal distribution beyond two standard deviations on both sides; "two-sigma" means
 /// this share (as the empirical quantile of log p).
-pub const TWO_SIGMA_TAIL: f64 = 0.0455;
+pub(crate) const TWO_SIGMA_TAIL: f64 = 0.0455;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "snake_case")]
@@ -60,7 +60,7 @@ impl Rule {
     ///
     /// # Errors
     /// A usage error if the rule lacks a rate of the observation.
-    pub fn configured(settings: &config::CalibrationConfig) -> Result<Option<Rule>> {
+    pub(crate) fn configured(settings: &config::CalibrationConfig) -> Result<Option<Rule>> {
         let observation = settings.observation()?;
         Ok(settings.rule.and_then(|rule| match rule {
             ThresholdRule::GammaEfficiency(efficiency) => {
@@ -74,7 +74,7 @@ impl Rule {
 
     /// Returns the rule for a part of the events with these shares of the gammas and hadrons.
     #[must_use]
-    pub fn of_part(self, [gammas, hadrons]: [f64; 2]) -> Rule {
+    pub(crate) fn of_part(self, [gammas, hadrons]: [f64; 2]) -> Rule {
         match self {
             Rule::Significance(o) => {
                 let inside = [o.gammas_inside * gammas, o.hadrons_inside * hadrons];
@@ -85,7 +85,7 @@ impl Rule {
     }
 
     /// Returns the default rule for a flow trained on `normal`.
-    pub fn two_sigma(normal: Class) -> Rule {
+    pub(crate) fn two_sigma(normal: Class) -> Rule {
         Rule::Quantile { normal, fraction: TWO_SIGMA_TAIL }
     }
 
@@ -96,7 +96,7 @@ impl Rule {
     /// # Errors
     /// `Input` if the held-out events do not determine a value, `Usage` for a fixed value that is
     /// not finite.
-    pub fn choose(self, held_out: &Sample) -> Result<Threshold> {
+    pub(crate) fn choose(self, held_out: &Sample) -> Result<Threshold> {
         let mut limited_by_hadrons = None;
         let mut of_point = |point: Option<PassingCounts>| {
             let few = point.filter(|p| p.hadrons.effective() < LIMITED_BELOW);
@@ -131,7 +131,7 @@ impl Rule {
     }
 
     /// Returns the classes whose events the rule uses.
-    pub fn classes(self) -> Vec<Class> {
+    pub(crate) fn classes(self) -> Vec<Class> {
         match self {
             Rule::Fixed { .. } => Vec::new(),
             Rule::Quantile { normal, .. } => vec![normal],
@@ -142,12 +142,12 @@ impl Rule {
     }
 
     /// Returns whether the rule refuses a value that fewer than ten hadrons pass.
-    pub fn needs_hadrons(self) -> bool {
+    pub(crate) fn needs_hadrons(self) -> bool {
         matches!(self, Rule::HadronSurvival { .. } | Rule::LargestQ | Rule::Significance(_))
     }
 
     /// Returns the description of the rule, for a score with this name.
-    pub fn of_score(self, score: &str) -> String {
+    pub(crate) fn of_score(self, score: &str) -> String {
         let text = self.to_string();
         if score.contains('(') { text.replace("log p", score) } else { text }
     }
@@ -188,13 +188,13 @@ impl Rule {
 
 impl Threshold {
     /// Returns the remark on a choice that is limited by the number of held-out hadrons.
-    pub fn limit_text(&self) -> Option<String> {
+    pub(crate) fn limit_text(&self) -> Option<String> {
         self.limited_by_hadrons.map(limit_text)
     }
 }
 
 /// Returns the same remark for a number of hadrons.
-pub fn limit_text(hadrons: u64) -> String {
+pub(crate) fn limit_text(hadrons: u64) -> String {
     format!("limited by {hadrons} held-out hadrons")
 }
 
@@ -210,13 +210,13 @@ fn largest_q(sample: &Sample) -> Option<PassingCounts> {
 /// values at or below it. This is definition 1 of Hyndman & Fan (1996), the inverse of the
 /// empirical distribution function, without interpolation. So at most that share is strictly below
 /// it. `ascending` must be sorted; `None` if it is empty or `fraction` is not within 0…1.
-pub fn quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
+pub(crate) fn quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
     ascending.get(quantile_rank(ascending.len(), fraction)?).copied()
 }
 
 /// Returns the index of the quantile among n ascending values: ⌈n·fraction⌉ − 1, at least 0. The
 /// product is reduced by a few roundings, so that 0.1 of 30 is the third value and not the fourth.
-pub fn quantile_rank(count: usize, fraction: f64) -> Option<usize> {
+pub(crate) fn quantile_rank(count: usize, fraction: f64) -> Option<usize> {
     if !(0.0..=1.0).contains(&fraction) {
         return None;
     }

@@ -15,19 +15,19 @@
 use crate::config::{FineTune, Push, PushForm};
 
 /// Computes ln(1 + eˣ) without overflow.
-pub fn softplus(x: f64) -> f64 {
+pub(crate) fn softplus(x: f64) -> f64 {
     x.max(0.0) + libm::log1p(libm::exp(-x.abs()))
 }
 
 /// Computes 1/(1 + e⁻ˣ) without overflow.
-pub fn sigmoid(x: f64) -> f64 {
+pub(crate) fn sigmoid(x: f64) -> f64 {
     let e = libm::exp(-x.abs());
     if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
 }
 
 /// The push at a value of the running quantile.
 #[derive(Debug, Clone, Copy)]
-pub struct PushAt {
+pub(crate) struct PushAt {
     pub push: Push,
     /// λ
     pub weight: f64,
@@ -38,7 +38,7 @@ pub struct PushAt {
 
 impl PushAt {
     /// Creates the push of a fine-tuning at a weight; without a quantile, anomalies are not pushed.
-    pub fn new(
+    pub(crate) fn new(
         fine_tune: &FineTune,
         weight: f64,
         features: usize,
@@ -62,7 +62,7 @@ impl PushAt {
     }
 
     /// Returns the loss weight of a normal event, including the 1 of its likelihood.
-    pub fn of_normal(&self, log_prob: f32) -> f64 {
+    pub(crate) fn of_normal(&self, log_prob: f32) -> f64 {
         let above = self.per_dimension(log_prob) >= self.quantile / self.features as f64;
         match self.push.form {
             PushForm::Hinge if !above => 1.0 + self.weight,
@@ -71,7 +71,7 @@ impl PushAt {
     }
 
     /// Returns the loss weight of an anomaly: negative, so that its likelihood decreases.
-    pub fn of_anomaly(&self, log_prob: f32) -> f64 {
+    pub(crate) fn of_anomaly(&self, log_prob: f32) -> f64 {
         let over = self.per_dimension(log_prob) - self.bound();
         match self.push.form {
             PushForm::Softplus => -self.weight * sigmoid(over / self.push.temperature),
@@ -80,7 +80,7 @@ impl PushAt {
     }
 
     /// Returns the loss of an anomaly, in nats.
-    pub fn loss_of_anomaly(&self, log_prob: f32) -> f64 {
+    pub(crate) fn loss_of_anomaly(&self, log_prob: f32) -> f64 {
         let over = self.per_dimension(log_prob) - self.bound();
         let t = self.push.temperature;
         let excess = match self.push.form {
@@ -91,7 +91,7 @@ impl PushAt {
     }
 
     /// Returns the loss of a normal event in addition to its likelihood, in nats.
-    pub fn loss_of_normal(&self, log_prob: f32) -> f64 {
+    pub(crate) fn loss_of_normal(&self, log_prob: f32) -> f64 {
         let below = (self.quantile - f64::from(log_prob)).max(0.0);
         if self.push.form == PushForm::Hinge { self.weight * below } else { 0.0 }
     }
@@ -99,7 +99,7 @@ impl PushAt {
 
 /// The cross-entropy at a weight.
 #[derive(Debug, Clone, Copy)]
-pub struct CrossEntropyAt {
+pub(crate) struct CrossEntropyAt {
     pub weight: f64,
     /// Events of the first class per unit of weight of the second. The gradient of a flow is
     /// divided by the weight of its own class, for any mixture.
@@ -109,7 +109,7 @@ pub struct CrossEntropyAt {
 impl CrossEntropyAt {
     /// Returns the loss weights of an event in the first and the second flow, including the 1 of
     /// the likelihood in its own flow.
-    pub fn weights(&self, first_class: bool, log_prob: [f32; 2]) -> [f64; 2] {
+    pub(crate) fn weights(&self, first_class: bool, log_prob: [f32; 2]) -> [f64; 2] {
         let t = f64::from(log_prob[0]) - f64::from(log_prob[1]);
         let half = 0.5 * self.weight;
         if first_class {
@@ -122,7 +122,7 @@ impl CrossEntropyAt {
     }
 
     /// Returns the loss of an event in addition to its likelihood, in nats.
-    pub fn loss(&self, first_class: bool, log_prob: [f32; 2]) -> f64 {
+    pub(crate) fn loss(&self, first_class: bool, log_prob: [f32; 2]) -> f64 {
         let t = f64::from(log_prob[0]) - f64::from(log_prob[1]);
         0.5 * self.weight * softplus(if first_class { -t } else { t })
     }
@@ -134,7 +134,13 @@ impl CrossEntropyAt {
 /// This is stochastic approximation (Robbins and Monro 1951) with a constant gain. It uses counts
 /// only, so the number of ranks cannot change it. A step in which all events are on one side moves
 /// it by one nat per dimension.
-pub fn follow(quantile: f64, below: u64, events: u64, fraction: f64, features: usize) -> f64 {
+pub(crate) fn follow(
+    quantile: f64,
+    below: u64,
+    events: u64,
+    fraction: f64,
+    features: usize,
+) -> f64 {
     let share = below as f64 / events.max(1) as f64;
     quantile + features as f64 * (fraction - share)
 }

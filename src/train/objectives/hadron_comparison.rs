@@ -23,7 +23,7 @@ const RIDGE: f64 = 1e-3;
 const NEWTON_STEPS: usize = 12;
 
 /// Compares scaled training events of two stores; `None` if there are too few.
-pub fn compare(
+pub(crate) fn compare(
     comm: &dyn Communicator,
     names: &[String],
     real: &EventStore,
@@ -62,7 +62,7 @@ fn compare_feature(
 }
 
 /// Returns the comparison as one line.
-pub fn describe(comparison: &HadronComparison) -> String {
+pub(crate) fn describe(comparison: &HadronComparison) -> String {
     let each: Vec<String> = comparison
         .features
         .iter()

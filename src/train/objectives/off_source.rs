@@ -80,7 +80,7 @@ struct RequestSlots {
 
 impl OffSourceTransform {
     /// Creates the transformation; a quantity of the source position is an error.
-    pub fn new(
+    pub(crate) fn new(
         settings: OffSource,
         config: &Config,
         selection: &Selection,
@@ -178,7 +178,11 @@ impl OffSourceTransform {
     }
 
     /// Concludes from the counts of all ranks; unusable runs, geometry or survival are errors.
-    pub fn conclude(&self, comm: &dyn Communicator, gammas: &[&Source]) -> Result<OffSourceCard> {
+    pub(crate) fn conclude(
+        &self,
+        comm: &dyn Communicator,
+        gammas: &[&Source],
+    ) -> Result<OffSourceCard> {
         let mine = self.with_counts(|counts| counts.clone());
         let all = mine.reduce(comm)?;
         let inside = sync_result(comm, self.share_inside(gammas))?;
@@ -509,6 +513,6 @@ impl OffSourceCounts {
 }
 
 /// Returns the files of a class.
-pub fn of_class(sources: &[Source], class: Class) -> Vec<&Source> {
+pub(crate) fn of_class(sources: &[Source], class: Class) -> Vec<&Source> {
     sources.iter().filter(|source| source.class == Some(class)).collect()
 }

@@ -15,12 +15,20 @@ const UNITS: f64 = (1u64 << 20) as f64;
 
 /// Returns the quantile of the values of all ranks (see
 /// `statistics::thresholds::threshold::quantile`); NaN are ignored. `None` without values.
-pub fn quantile(comm: &dyn Communicator, values: &[f32], fraction: f64) -> Result<Option<f32>> {
+pub(crate) fn quantile(
+    comm: &dyn Communicator,
+    values: &[f32],
+    fraction: f64,
+) -> Result<Option<f32>> {
     weighted(comm, values, None, fraction)
 }
 
 /// Returns the quantiles of several fractions; empty without values.
-pub fn quantiles(comm: &dyn Communicator, values: &[f32], fractions: &[f64]) -> Result<Vec<f32>> {
+pub(crate) fn quantiles(
+    comm: &dyn Communicator,
+    values: &[f32],
+    fractions: &[f64],
+) -> Result<Vec<f32>> {
     let mut found = Vec::with_capacity(fractions.len());
     for fraction in fractions {
         found.extend(quantile(comm, values, *fraction)?);
@@ -30,7 +38,7 @@ pub fn quantiles(comm: &dyn Communicator, values: &[f32], fractions: &[f64]) -> 
 
 /// Returns the quantile of weighted values; `weights` (values) may be absent. Weights are summed as
 /// integers; either all ranks have weights, or none.
-pub fn weighted(
+pub(crate) fn weighted(
     comm: &dyn Communicator,
     values: &[f32],
     weights: Option<&[f32]>,

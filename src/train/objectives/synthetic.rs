@@ -20,7 +20,7 @@ const HELD_OUT: u64 = u64::MAX;
 
 /// Mixture of anomalies, with statistics of the normal events.
 #[derive(Debug)]
-pub struct Synthetic {
+pub(crate) struct Synthetic {
     pub anomalies: Anomalies,
     normals: NormalStatistics,
     seed: u64,
@@ -29,7 +29,7 @@ pub struct Synthetic {
 }
 
 /// Flow that converts a latent point into an event, with a limit on its density.
-pub struct LatentContext<'a> {
+pub(crate) struct LatentContext<'a> {
     pub engine: &'a dyn Engine,
     /// Quantile of normal log p; low-density events must be below it.
     pub quantile: f64,
@@ -37,7 +37,7 @@ pub struct LatentContext<'a> {
 
 impl Synthetic {
     /// Computes the statistics for the generators from the scaled training events of all ranks.
-    pub fn learn(
+    pub(crate) fn learn(
         comm: &dyn Communicator,
         anomalies: &Anomalies,
         features: &[ScaledFeature],
@@ -82,7 +82,7 @@ impl Synthetic {
 
     /// Makes an anomaly for each gathered event of a step; impossible ones get weight 0.
     #[allow(clippy::too_many_arguments)] // the name of a draw, and the inputs of the generators
-    pub fn of_step(
+    pub(crate) fn of_step(
         &self,
         features: &[ScaledFeature],
         selection: &Selection,
@@ -115,7 +115,7 @@ impl Synthetic {
     }
 
     /// Makes an anomaly for each held-out event of a shard; returns events and weights.
-    pub fn held_out(
+    pub(crate) fn held_out(
         &self,
         features: &[ScaledFeature],
         selection: &Selection,

@@ -24,13 +24,13 @@ const LARGEST_MANIFEST: u64 = 1 << 16;
 
 /// Returns the bytes of a checkpoint's weights: parameters, running mean, two moments, the best so
 /// far.
-pub fn bytes(parameters: usize) -> u64 {
+pub(crate) fn bytes(parameters: usize) -> u64 {
     parameters as u64 * 5 * 4
 }
 
 /// Identity of a checkpoint, and its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointManifest {
+pub(crate) struct CheckpointManifest {
     pub format: String,
     pub step: u64,
     /// Hash of the configuration without `[run]` and of the content of the data.
@@ -142,12 +142,12 @@ fn fill(part: &Path, state: &TrainState, identity: CheckpointIdentity) -> Result
 }
 
 /// Returns whether there is any checkpoint, complete or not.
-pub fn any(folder: &Path) -> bool {
+pub(crate) fn any(folder: &Path) -> bool {
     list(folder).is_ok_and(|steps| !steps.is_empty())
 }
 
 /// Returns the step of the newest checkpoint with its final name.
-pub fn newest_step(folder: &Path) -> Option<u64> {
+pub(crate) fn newest_step(folder: &Path) -> Option<u64> {
     list(folder).ok()?.last().copied()
 }
 
@@ -263,7 +263,7 @@ fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// Input error if a file is missing or damaged.
-pub fn verify(path: &Path) -> Result<String> {
+pub(crate) fn verify(path: &Path) -> Result<String> {
     let manifest =
         CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
             .map_err(|e| e.in_file(path))?;
@@ -279,7 +279,10 @@ pub fn verify(path: &Path) -> Result<String> {
 
 /// Returns the metrics of the finished epochs in the newest complete checkpoint of a folder whose
 /// run hash `is_own` accepts; `None` if there is none.
-pub fn history(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Vec<EpochMetrics>>> {
+pub(crate) fn history(
+    folder: &Path,
+    is_own: impl Fn(&str) -> bool,
+) -> Result<Option<Vec<EpochMetrics>>> {
     for step in list(folder)?.iter().rev() {
         if let Ok(Some(progress)) = progress(&folder.join(format!("step-{step}")), &is_own) {
             return Ok(Some(progress.history));
@@ -302,7 +305,7 @@ fn progress(path: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Progres
 ///
 /// # Errors
 /// Environment error if the folder cannot be listed.
-pub fn list(folder: &Path) -> Result<Vec<u64>> {
+pub(crate) fn list(folder: &Path) -> Result<Vec<u64>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }

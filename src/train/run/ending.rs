@@ -3,32 +3,32 @@
 use crate::error::Error;
 
 /// Prefixes of the lines of a start, and of a published model.
-pub const STARTED: &str = "training on ";
-pub const FINISHED: &str = "finished: ";
+pub(crate) const STARTED: &str = "training on ";
+pub(crate) const FINISHED: &str = "finished: ";
 const PREFIX: &str = "ended with exit code ";
 
 /// Exit code and reason of the end of a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunEnding {
+pub(crate) struct RunEnding {
     /// Exit code of the program.
     pub code: u8,
     pub reason: String,
 }
 
 /// Returns the line of an error.
-pub fn line(error: &Error) -> String {
+pub(crate) fn line(error: &Error) -> String {
     let reason = error.to_string().replace(['\n', '\r'], " ");
     format!("{PREFIX}{}: {reason}", error.exit_code())
 }
 
 /// Returns whether the last start in a log has published its model.
-pub fn has_finished(log: &str) -> bool {
+pub(crate) fn has_finished(log: &str) -> bool {
     let last = log.lines().rfind(|line| line.starts_with(STARTED) || line.starts_with(FINISHED));
     last.is_some_and(|line| line.starts_with(FINISHED))
 }
 
 /// Parses a line of [`line`]; `None` for any other line.
-pub fn read(line: &str) -> Option<RunEnding> {
+pub(crate) fn read(line: &str) -> Option<RunEnding> {
     let (code, reason) = line.strip_prefix(PREFIX)?.split_once(": ")?;
     Some(RunEnding { code: code.parse().ok()?, reason: reason.to_string() })
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The run folder and its growing files.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     pub folder: RunFolder,
     metrics: Option<AppendFile>,
     status: Option<ProgressLog>,
@@ -20,13 +20,13 @@ pub struct Journal {
 
 impl Journal {
     /// Creates a journal without opening its files.
-    pub fn new(folder: RunFolder) -> Journal {
+    pub(crate) fn new(folder: RunFolder) -> Journal {
         Journal { folder, metrics: None, status: None }
     }
 
     /// Opens the files. Lines of `metrics.jsonl` after the checkpoint are removed, because these
     /// epochs will be repeated.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         plan: &TrainingPlan,
         state: &TrainState,
@@ -55,19 +55,25 @@ impl Journal {
     }
 
     /// Logs a line, in the log file too.
-    pub fn say(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn say(&mut self, line: &str) -> Result<()> {
         self.status.as_mut().map_or(Ok(()), |status| status.say(line))
     }
 
     /// Appends the reason for the end of this start to the log, as its last line.
-    pub fn log_end(&mut self, error: &Error) {
+    pub(crate) fn log_end(&mut self, error: &Error) {
         let line = ending::line(error);
         // An error is already being reported: a second one could only hide it.
         let _ = self.status.as_mut().map(|status| status.log(&line));
     }
 
     /// Counts a finished step with `events` events.
-    pub fn step(&mut self, p: &Progress, events: u64, steps: u64, epochs: u64) -> Result<()> {
+    pub(crate) fn step(
+        &mut self,
+        p: &Progress,
+        events: u64,
+        steps: u64,
+        epochs: u64,
+    ) -> Result<()> {
         let Some(status) = &mut self.status else { return Ok(()) };
         status.step(p.step, events, |rate| {
             let best = p.best_nll().map_or("–".to_string(), |nll| format!("{nll:.4}"));
@@ -80,7 +86,7 @@ impl Journal {
     }
 
     /// Appends the metrics of an epoch, and logs a line.
-    pub fn end_epoch(&mut self, epoch: &EpochMetrics) -> Result<()> {
+    pub(crate) fn end_epoch(&mut self, epoch: &EpochMetrics) -> Result<()> {
         if let Some(metrics) = &mut self.metrics {
             metrics.append_line(&json_line(epoch)?)?;
         }

@@ -6,5 +6,5 @@ pub(crate) mod journal;
 pub(crate) mod publish;
 pub(crate) mod records;
 pub(crate) mod run_folder;
-pub mod run_status;
-pub mod verify;
+pub(crate) mod run_status;
+pub(crate) mod verify;

@@ -41,7 +41,7 @@ struct HeldOutChoices {
 }
 
 /// Chooses the threshold, calibrates, and writes the model file.
-pub fn publish(
+pub(crate) fn publish(
     comm: &dyn Communicator,
     events: &mut TrainingEvents,
     flows: &mut FlowEngines,
@@ -254,7 +254,7 @@ pub(crate) fn training_hash(config: &Config) -> Result<String> {
 }
 
 /// Returns the summary of an already finished run, on all ranks.
-pub fn finished(
+pub(crate) fn finished(
     comm: &dyn Communicator,
     options: &Options,
     plan: &TrainingPlan,

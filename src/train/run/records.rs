@@ -54,7 +54,7 @@ struct RecordedFile {
 
 /// Hashes of a configuration, to compare run folders with.
 #[derive(Debug, Clone)]
-pub struct Configuration {
+pub(crate) struct Configuration {
     /// Hash of everything except `[run]`.
     hash: String,
     /// Hash of the settings that affect the weights, as in model cards.
@@ -63,13 +63,13 @@ pub struct Configuration {
 
 impl Configuration {
     /// Computes both hashes.
-    pub fn new(config: &Config) -> Result<Configuration> {
+    pub(crate) fn new(config: &Config) -> Result<Configuration> {
         Ok(Configuration { hash: config.hash()?, training: training_hash(config)? })
     }
 
     /// Returns whether the run in a folder, if any, and its model have this configuration; `card`
     /// is that of the model.
-    pub fn is_of(&self, run: &Path, card: Option<&Card>) -> bool {
+    pub(crate) fn is_of(&self, run: &Path, card: Option<&Card>) -> bool {
         let card = card.filter(|card| card.code_version == VERSION);
         if card.is_some_and(|card| card.training.configuration != self.training) {
             return false;
@@ -86,7 +86,7 @@ impl Configuration {
 
 /// Files that the last start of a run read.
 #[derive(Debug)]
-pub struct RecordedFiles {
+pub(crate) struct RecordedFiles {
     /// Time of the start [s since 1970].
     pub started_unix: u64,
     /// Path → hash of the content.
@@ -95,7 +95,7 @@ pub struct RecordedFiles {
 
 impl RecordedFiles {
     /// Returns a file in both records whose content differs.
-    pub fn other_content(&self, other: &RecordedFiles) -> Option<&Path> {
+    pub(crate) fn other_content(&self, other: &RecordedFiles) -> Option<&Path> {
         let differs = |(path, hash): &(&PathBuf, &String)| {
             other.by_path.get(*path).is_some_and(|known| known != *hash)
         };
@@ -104,7 +104,7 @@ impl RecordedFiles {
 }
 
 /// Returns the files of the last start of a run; `None` if no start is recorded.
-pub fn files(run: &Path) -> Option<RecordedFiles> {
+pub(crate) fn files(run: &Path) -> Option<RecordedFiles> {
     let start = last_start(&run.join(PROVENANCE)).ok()?;
     let files = start.files.into_iter().filter_map(|file| Some((file.path?, file.blake3)));
     Some(RecordedFiles { started_unix: start.unix_time.unwrap_or(0), by_path: files.collect() })
@@ -114,7 +114,7 @@ pub fn files(run: &Path) -> Option<RecordedFiles> {
 ///
 /// # Errors
 /// `Environment` if the checkpoints cannot be listed.
-pub fn check(run: &Path, card: Option<&Card>) -> Result<Wrong> {
+pub(crate) fn check(run: &Path, card: Option<&Card>) -> Result<Wrong> {
     let mut wrong = Wrong::new();
     let mut mark = |name: &str, why: String| {
         wrong.insert(name.to_string(), why);
@@ -144,7 +144,7 @@ pub fn check(run: &Path, card: Option<&Card>) -> Result<Wrong> {
 
 /// Returns the hashes of configuration and data that the starts of a run recorded; none if they
 /// cannot be read.
-pub fn run_hashes(run: &Path) -> Vec<String> {
+pub(crate) fn run_hashes(run: &Path) -> Vec<String> {
     let read = read(&run.join(PROVENANCE)).ok();
     let provenance: Option<Provenance> = read.and_then(|text| serde_json::from_str(&text).ok());
     let starts = provenance.map_or(Vec::new(), |provenance| provenance.starts);
@@ -152,7 +152,7 @@ pub fn run_hashes(run: &Path) -> Vec<String> {
 }
 
 /// Returns whether the hash of a checkpoint is one of `hashes`; true if there are none.
-pub fn is_own(hashes: &[String], hash: &str) -> bool {
+pub(crate) fn is_own(hashes: &[String], hash: &str) -> bool {
     hashes.is_empty() || hashes.iter().any(|own| own == hash)
 }
 

@@ -26,7 +26,7 @@ pub const CONFIG: &str = "config.toml";
 pub const METRICS: &str = "metrics.jsonl";
 pub const PROVENANCE: &str = "provenance.json";
 pub const CHECKPOINTS: &str = "checkpoints";
-pub const LOG: &str = "train.log";
+pub(crate) const LOG: &str = "train.log";
 /// File that is written to test the free space, and its largest size.
 const ROOM: &str = ".room";
 const LARGEST_PROBE: usize = 256 << 20;
@@ -39,7 +39,7 @@ const RUN: [&str; 7] = [PROVENANCE, CONFIG, MODEL, METRICS, LOG, REPORT, CHECKPO
 /// An open, locked run folder. Dropping it releases the lock. It also removes a new folder in which
 /// no run has begun, because it would only block the next start.
 #[derive(Debug)]
-pub struct RunFolder {
+pub(crate) struct RunFolder {
     pub path: PathBuf,
     pub identity: FolderIdentity,
     lock: Option<OutputLock>,
@@ -86,7 +86,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// Usage error if the folder has other files or an unwanted run; environment error of the lock or disk.
-    pub fn open(path: &Path, existing: Existing, timeout: Duration) -> Result<RunFolder> {
+    pub(crate) fn open(path: &Path, existing: Existing, timeout: Duration) -> Result<RunFolder> {
         let occupied =
             path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
         if occupied && !has_run(path) && !path.join(lock::NAME).is_file() {
@@ -114,7 +114,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// Usage error.
-    pub fn check(&self, plan: &TrainingPlan) -> Result<()> {
+    pub(crate) fn check(&self, plan: &TrainingPlan) -> Result<()> {
         if self.existing == Existing::Replace || !has_run(&self.path) {
             return Ok(());
         }
@@ -123,7 +123,7 @@ impl RunFolder {
 
     /// Returns an error if the disk has no space for a checkpoint: better now than after hours.
     /// Only a write shows it, because quotas are not visible otherwise.
-    pub fn check_room(&self, plan: &TrainingPlan) -> Result<()> {
+    pub(crate) fn check_room(&self, plan: &TrainingPlan) -> Result<()> {
         let probe = self.file(ROOM);
         let bytes = (checkpoint::bytes(plan.parameters) as usize).min(LARGEST_PROBE);
         let written = storage::write_file(&probe, &vec![0; bytes]);
@@ -134,7 +134,7 @@ impl RunFolder {
     /// Claims the folder for this run. Called after all checks: a run that is to be replaced is
     /// moved aside now. An unfinished run whose checkpoints `can_resume` accepts is resumed
     /// instead. It is from an earlier start of the same command and gives the same model.
-    pub fn claim_run_folder(
+    pub(crate) fn claim_run_folder(
         &mut self,
         plan: &TrainingPlan,
         can_resume: impl FnOnce(&Path) -> bool,
@@ -167,7 +167,7 @@ impl RunFolder {
     }
 
     /// Removes the run that was moved aside: this one now has a state on disk to resume from.
-    pub fn forget_replaced(&mut self) -> Result<()> {
+    pub(crate) fn forget_replaced(&mut self) -> Result<()> {
         if std::mem::take(&mut self.replaces) {
             storage::remove_folder(&self.file(REPLACED))?;
         }
@@ -175,7 +175,7 @@ impl RunFolder {
     }
 
     /// Returns the path of a file in the folder.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
@@ -194,7 +194,7 @@ impl RunFolder {
     }
 
     /// Adds an entry to `provenance.json`; from then on the folder contains a run.
-    pub fn add_provenance(&mut self, entry: &Value) -> Result<()> {
+    pub(crate) fn add_provenance(&mut self, entry: &Value) -> Result<()> {
         let path = self.file(PROVENANCE);
         let mut starts = recorded_starts(&path)?;
         starts.push(entry.clone());
@@ -226,7 +226,7 @@ fn unreadable_starts(path: &Path, found: &dyn std::fmt::Display) -> Error {
 }
 
 /// Returns whether a folder has anything of a run that a job would resume or `verify` checks.
-pub fn holds_run(path: &Path) -> bool {
+pub(crate) fn holds_run(path: &Path) -> bool {
     has_run(path) || path.join(CHECKPOINTS).is_dir() || path.join(MODEL).is_file()
 }
 
@@ -234,7 +234,7 @@ pub fn holds_run(path: &Path) -> bool {
 ///
 /// # Errors
 /// `Usage`.
-pub fn refuse_run(path: &Path) -> Result<()> {
+pub(crate) fn refuse_run(path: &Path) -> Result<()> {
     if !holds_run(path) {
         return Ok(());
     }

@@ -27,7 +27,7 @@ const INTERRUPTED: u8 = 130;
 /// State of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub(crate) enum State {
     /// The model is published.
     Finished,
     /// Ranks sent a heartbeat, or the log grew, a short time ago.
@@ -44,7 +44,7 @@ pub enum State {
 
 /// Status of a run.
 #[derive(Debug, Clone, Serialize)]
-pub struct RunStatus {
+pub(crate) struct RunStatus {
     pub run: PathBuf,
     pub state: State,
     /// Number of starts; the fields below are of the last one.
@@ -80,7 +80,7 @@ pub struct RunStatus {
 ///
 /// # Errors
 /// Usage error if there is no such folder; environment error if the metrics cannot be read.
-pub fn run_status(run: &Path) -> Result<RunStatus> {
+pub(crate) fn run_status(run: &Path) -> Result<RunStatus> {
     if !run.is_dir() {
         return Err(Fault::new("no such run")
             .file(run)

@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Result of the verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RunVerification {
+pub(crate) struct RunVerification {
     pub checkpoints: u64,
     /// blake3 of the model file, if the run is finished.
     pub model_blake3: Option<String>,
@@ -25,7 +25,7 @@ pub struct RunVerification {
 ///
 /// # Errors
 /// Environment error if the folder cannot be listed; faults of files are part of the result.
-pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
+pub(crate) fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
     let folder = run.join(CHECKPOINTS);
     let steps = checkpoint::list(&folder)?;
     let mut wrong = BTreeMap::new();

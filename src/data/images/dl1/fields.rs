@@ -38,7 +38,7 @@ pub(super) enum FieldType {
 
 impl FieldType {
     /// Returns the size of a field in memory [bytes].
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             FieldType::Integer | FieldType::Real => 8,
             FieldType::RealArray(items) => 4 * items,

@@ -43,7 +43,7 @@ impl Dl1File {
     ///
     /// # Errors
     /// `Input` if the file is damaged or has no images; `Environment` if the system fails.
-    pub fn open(path: &Path) -> Result<Dl1File> {
+    pub(crate) fn open(path: &Path) -> Result<Dl1File> {
         let file = hdf5::open(path)?;
         let group = hdf5::group(path, &file, IMAGES)?;
         let mut names =
@@ -81,7 +81,7 @@ impl Dl1File {
     }
 
     /// Returns the sets of images, one per telescope.
-    pub fn sets(&self) -> &[ImageSet] {
+    pub(crate) fn sets(&self) -> &[ImageSet] {
         &self.sets
     }
 
@@ -89,7 +89,7 @@ impl Dl1File {
     ///
     /// # Errors
     /// As [`Dl1File::open`].
-    pub fn reader(&self, index: usize) -> Result<Dl1Reader> {
+    pub(crate) fn reader(&self, index: usize) -> Result<Dl1Reader> {
         let file = hdf5::open_with_cache(&self.path, LARGEST_READ)?;
         let table = Dl1Table::open(&self.path, &file, &self.tables[index])?;
         Ok(Dl1Reader { table, next: 0, reads_mask: self.sets[index].has_given, _file: file })

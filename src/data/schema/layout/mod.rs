@@ -67,7 +67,7 @@ struct MatrixDataset {
 
 impl TableLayout {
     /// Returns the names of all columns.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         match &self.columns {
             LayoutColumns::Datasets { names, .. } => names.clone(),
             LayoutColumns::Record { columns, .. } => {
@@ -83,7 +83,7 @@ impl TableLayout {
     ///
     /// # Errors
     /// `Input` if there is no such column, or its values are not numbers.
-    pub fn column(&self, path: &Path, name: &str) -> Result<StoredColumn> {
+    pub(crate) fn column(&self, path: &Path, name: &str) -> Result<StoredColumn> {
         match &self.columns {
             LayoutColumns::Datasets { group, .. } => StoredColumn::open(path, group, name),
             LayoutColumns::Record { dataset, columns } => {

@@ -82,7 +82,7 @@ pub(super) struct AnomalyGenerator<'a> {
 
 impl<'a> AnomalyGenerator<'a> {
     /// Returns a generator. `sigma` (pixels) is the pedestal σ [p.e.].
-    pub fn new(
+    pub(crate) fn new(
         camera: &'a Camera,
         sigma: &'a [f32],
         set: &ImageSet,
@@ -117,7 +117,7 @@ impl<'a> AnomalyGenerator<'a> {
 
     /// Returns an anomaly for each gamma of a block, in order; `first` is the number of its first
     /// row.
-    pub fn block(&self, block: &ImageBlock, first: u64) -> Vec<AnomalyImage> {
+    pub(crate) fn block(&self, block: &ImageBlock, first: u64) -> Vec<AnomalyImage> {
         let pixels = self.camera.pixels();
         let is_gamma = |row: usize| block.class.as_ref().is_none_or(|class| class[row] != 0);
         let rows: Vec<usize> = (0..block.rows).filter(|row| is_gamma(*row)).collect();

@@ -22,18 +22,18 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Notice in the attribute `simulation` of every file.
-pub const NOTICE: &str = "anomalies made of gamma images, not a simulation of hadrons";
+pub(crate) const NOTICE: &str = "anomalies made of gamma images, not a simulation of hadrons";
 /// Version of the generated numbers (attribute `generator`); it changes whenever they do.
 const GENERATOR: &str = "image-anomalies 1";
 /// Key column with the number of the [`AnomalyKind`].
-pub const KEY: &str = "anomaly";
+pub(crate) const KEY: &str = "anomaly";
 /// Images per block; second images come from the same block.
 const BLOCK_IMAGES: usize = 2048;
 
 /// Kind of an anomaly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum AnomalyKind {
+pub(crate) enum AnomalyKind {
     /// The unchanged image with a different source.
     Turned = 0,
     /// A second gamma image is added as a sub-shower.
@@ -45,11 +45,11 @@ pub enum AnomalyKind {
 }
 
 impl AnomalyKind {
-    pub const ALL: [AnomalyKind; 4] =
+    pub(crate) const ALL: [AnomalyKind; 4] =
         [AnomalyKind::Turned, AnomalyKind::Merged, AnomalyKind::Islands, AnomalyKind::Muon];
 
     /// Returns the name in options and reports.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             AnomalyKind::Turned => "turned",
             AnomalyKind::Merged => "merged",
@@ -61,7 +61,7 @@ impl AnomalyKind {
 
 /// Options of the generation.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Image files of gammas, or folders of them.
     pub inputs: Vec<PathBuf>,
     /// Folder for one image file per input.
@@ -78,7 +78,7 @@ pub struct Options {
 
 /// Result of the generation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub files: Vec<PathBuf>,
     pub images: u64,
     /// Images of each kind, in the order of [`AnomalyKind::ALL`].
@@ -106,7 +106,7 @@ impl std::fmt::Display for Summary {
 /// # Errors
 /// `Usage` for invalid options or existing outputs; `Input` for files without images of one
 /// camera.
-pub fn run(options: &Options) -> Result<Summary> {
+pub(crate) fn run(options: &Options) -> Result<Summary> {
     check(options)?;
     let assignment = Assignment::new(&SingleRank, &options.inputs, &options.output, None)?;
     if let Some(failure) = assignment.unusable.first() {

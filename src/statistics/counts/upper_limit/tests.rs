@@ -7,7 +7,7 @@ impl OnOff {
     ///
     /// # Panics
     /// If the line does not have four numbers.
-    pub fn of_line(line: &[f64]) -> (OnOff, f64) {
+    pub(crate) fn of_line(line: &[f64]) -> (OnOff, f64) {
         let [on, off, alpha, expected] = line[..] else { panic!("{line:?}") };
         (OnOff { on: on as u64, off: off as u64, alpha }, expected)
     }
