@@ -23,7 +23,9 @@ pub use optimiser::update;
 pub use positions::{AssumedPositions, ImageColumns, OF_POSITION, PositionColumns};
 pub use preparation::{Preparation, Prepared};
 pub use resources::{RankResources, use_threads};
-pub use scorer::{ExtraOutputs, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
+pub use scorer::{
+    ExtraOutputs, Scored, Scorer, check_units, is_of_other_fold, refuse_used_runs, score, used_run,
+};
 pub use simd::Isa;
 pub use start::start;
 pub use taiga_flow_gpu::training::{Adam, Events, Weights};
