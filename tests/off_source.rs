@@ -9,13 +9,16 @@ use crate::support::{
 };
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
-use taiga_flow::model::{Card, Model};
+use taiga_flow::model::{Card, Model, OffSourceCard};
 use taiga_flow::simulate::toy::ToyEvent;
 
 const RUNS: i64 = 12;
 const HADRONS: u64 = 2500; // per run
 const GAMMAS: u64 = 250;
 const EXCLUDED: f64 = 0.1; // deg²
+/// Runs that are in no training.
+const NEW_RUNS: i64 = 6;
+const FIRST_NEW_RUN: i64 = 9_100_000_000;
 
 struct Season {
     folder: tempfile::TempDir,
@@ -79,6 +82,18 @@ impl Season {
         let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 12_000, seed() + 5);
         let contamination = left[0] as f64 / (left[0] + left[1]) as f64;
         Season { folder, files, gamma, contamination }
+    }
+
+    /// Writes runs that no configuration lists.
+    fn new_runs(&self) -> Vec<PathBuf> {
+        let write_run = |number: i64| {
+            let first = (RUNS + number) as u64 * HADRONS;
+            let events = nights::events(Class::Hadron, seed() + 77, first..first + 300);
+            let path = self.path(&format!("new-{number:02}.h5"));
+            write(&path, &events, FIRST_NEW_RUN + number, -1);
+            path
+        };
+        (0..NEW_RUNS).map(write_run).collect()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -250,6 +265,7 @@ fn no_event_is_scored_by_model_of_its_own_run() {
     let season = Season::new();
     let configuration = season.configuration("");
     let mut scored = vec![0; RUNS as usize];
+    let (new_runs, mut new_scored) = (season.new_runs(), vec![0; NEW_RUNS as usize]);
     for fold in 0..3 {
         let set = format!("off_source.fold={fold}");
         let (model, _) = season.train(&configuration, &format!("fold-{fold}"), &[&set]);
@@ -262,13 +278,19 @@ fn no_event_is_scored_by_model_of_its_own_run() {
         assert!(manifest.contains("trained on events of this run"), "{manifest}");
         let output = season.path(&format!("scores-{fold}"));
         let own = arguments!["score", "-q", "--own-runs", "-m", &model, "-o", &output];
-        succeed(ranks(1 + fold % 2, &own).args(&season.files));
+        succeed(ranks(1 + fold % 2, &own).args(&season.files).args(&new_runs));
         for name in (0..RUNS).map(|number| format!("run-{number:02}.h5")) {
             assert_eq!(output.join(&name).exists(), refusing.join(&name).exists(), "{name}");
         }
         for (number, count) in scored.iter_mut().enumerate() {
             let written = output.join(format!("run-{number:02}.h5")).exists();
             assert_eq!(written, !off.has_used(9_000_000_000 + number as i64), "run {number}");
+            *count += u32::from(written);
+        }
+        for (number, count) in new_scored.iter_mut().enumerate() {
+            let written = output.join(format!("new-{number:02}.h5")).exists();
+            let run = FIRST_NEW_RUN + number as i64;
+            assert_eq!(written, OffSourceCard::fold_of(off.seed, run, 3) == off.fold, "run {run}");
             *count += u32::from(written);
         }
         let evaluation = season.path(&format!("evaluation-{fold}"));
@@ -281,11 +303,13 @@ fn no_event_is_scored_by_model_of_its_own_run() {
         assert_eq!(used.as_u64(), Some(rows), "{}", report["unusable"]);
     }
     assert_eq!(scored, vec![1; RUNS as usize], "one model may score each run");
+    assert_eq!(new_scored, vec![1; NEW_RUNS as usize], "one model scores each new run");
     let missing = |folds: &[u64], name: &str| -> bool {
         let mut season_of = program(&arguments!["season", "-o", season.path(name)]);
         season_of.args(["--threshold", "-1000"]);
         let outcome =
             run(season_of.args(folds.iter().map(|f| season.path(&format!("scores-{f}")))));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
         [outcome.stdout, outcome.stderr].concat().contains("score --own-runs")
     };
     assert!(missing(&[0, 2], "two") && !missing(&[0, 1, 2], "three"));

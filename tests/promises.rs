@@ -45,6 +45,7 @@ mod preflight;
 mod ranks;
 mod recovery;
 mod run_folders;
+mod scoring_settings;
 mod season;
 mod season_runs;
 mod separation;

@@ -699,3 +699,61 @@ fn excluded_events_are_reported_by_class() {
     let again = std::fs::read_to_string(at("evaluation/evaluation.json")).expect("an evaluation");
     assert_eq!(again, text);
 }
+
+/// Evaluates gammas and hadrons with the shared model.
+fn evaluation(gamma: &Path, hadron: &Path, output: &Path, more: &[&str]) -> Vec<OsString> {
+    let model = &trained().model;
+    let all = arguments!["evaluate", "-m", model, "--gamma", gamma, "--hadron", hadron];
+    let more = more.iter().map(OsString::from);
+    all.into_iter().chain(arguments!["-o", output]).chain(more).collect()
+}
+
+#[test]
+fn events_of_both_classes_are_not_evaluated() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 3000, seed() + 11);
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 3000, seed() + 12);
+    // The same keys and values, as in a copy with another attribute and without classes.
+    let mut copy = Events::read(&gamma);
+    copy.class.fill(-1);
+    copy.write(&at("copy.h5"));
+    // Some hadrons are gammas with their keys.
+    let mut some = Events::read(&gamma).chosen(&(0..1000).collect::<Vec<usize>>());
+    let others = Events::read(&hadron);
+    for (name, values) in &mut some.features {
+        let own = others.features.iter().find(|(known, _)| known == name).expect("a feature");
+        values.extend(&own.1[..2000]);
+    }
+    for (name, values) in &mut some.keys {
+        values.extend(&others.key(name)[..2000]);
+    }
+    some.class = vec![-1; 3000];
+    some.write(&at("some.h5"));
+    let says = ["gammas and hadrons share events", " % of the events of the smaller class"];
+    for name in ["copy", "some"] {
+        let both = evaluation(&gamma, &at(&format!("{name}.h5")), &at(name), &[]);
+        refused(&run(&mut program(&both)), 3, &says);
+        refused(&run(&mut ranks(2, &both)), 3, &says);
+        assert!(!at(name).exists());
+    }
+    succeed(&mut program(&evaluation(&gamma, &hadron, &at("good"), &[])));
+}
+
+#[test]
+fn extreme_weights_refused_before_writing() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 13);
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 600, seed() + 14);
+    for (weight, size) in [("1e300", "large"), ("1e-310", "small"), ("1e-200", "small")] {
+        let output = at(&format!("weight-{weight}"));
+        let outcome =
+            run(&mut program(&evaluation(&gamma, &hadron, &output, &["--weight", weight])));
+        let what = format!("the weights of the gammas are too {size}");
+        refused(&outcome, 3, &[what.as_str(), "sum of squared weights", weight]);
+        assert!(!output.exists());
+    }
+    let usable = evaluation(&gamma, &hadron, &at("usable"), &["--weight", "1e100"]);
+    succeed(&mut program(&usable));
+}

@@ -43,8 +43,8 @@ pub struct Arguments {
     #[arg(long, value_name = "ROWS", default_value_t = BLOCK_ROWS,
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch: u64,
-    /// Skip files with runs that the model was trained on, instead of refusing them; score them
-    /// with the model of another fold
+    /// Skip files with runs that the model was trained on, instead of refusing them, and runs of
+    /// other folds; score them with the model of their fold
     #[arg(long)]
     own_runs: bool,
     /// Fail files whose events differ from the training events, instead of a warning

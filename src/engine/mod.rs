@@ -23,7 +23,9 @@ pub(crate) use optimiser::update;
 pub(crate) use positions::{AssumedPositions, ImageColumns, OF_POSITION, PositionColumns};
 pub(crate) use preparation::{Preparation, Prepared};
 pub use resources::{RankResources, use_threads};
-pub use scorer::{ExtraOutputs, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
+pub use scorer::{
+    ExtraOutputs, Scored, Scorer, check_units, is_of_other_fold, refuse_used_runs, score, used_run,
+};
 pub use simd::Isa;
 pub use start::start;
 pub use taiga_flow_gpu::training::{Adam, Events, Weights};

@@ -272,6 +272,26 @@ pub fn used_run(
     file: &mut InputFile,
     progress: impl Fn(u64),
 ) -> Result<Option<(u64, i64)>> {
+    find_run(card, file, progress, OffSourceCard::has_used)
+}
+
+/// Returns whether another fold scores a file: the hash of its first run gives the fold. So one
+/// fold scores each file, also of runs that are in no training.
+pub fn is_of_other_fold(card: &Card, file: &mut InputFile, progress: impl Fn(u64)) -> Result<bool> {
+    let first = find_run(card, file, progress, |_, _| true)?;
+    let of = first.zip(card.training.off_source.as_ref());
+    Ok(of.is_some_and(|((_, run), off)| {
+        OffSourceCard::fold_of(off.seed, run, off.folds) != off.fold
+    }))
+}
+
+/// Returns the first row, and its run, of a real event whose run is `wanted`.
+fn find_run(
+    card: &Card,
+    file: &mut InputFile,
+    progress: impl Fn(u64),
+    wanted: impl Fn(&OffSourceCard, i64) -> bool,
+) -> Result<Option<(u64, i64)>> {
     let Some(off) = &card.training.off_source else { return Ok(None) };
     let table = file.table();
     if !table.key_names().contains(&off.run.as_str()) {
@@ -286,8 +306,8 @@ pub fn used_run(
         reader.read(start..(start + ROWS_READ as u64).min(reader.rows()), &mut block)?;
         let gamma =
             |row: usize| block.class.as_ref().is_some_and(|c| c[row] == Class::Gamma.code());
-        let used = |row: &usize| !gamma(*row) && off.has_used(block.keys[0][*row]);
-        if let Some(row) = (0..block.rows).find(used) {
+        let is_wanted = |row: &usize| !gamma(*row) && wanted(off, block.keys[0][*row]);
+        if let Some(row) = (0..block.rows).find(is_wanted) {
             return Ok(Some((start + row as u64, block.keys[0][row])));
         }
     }

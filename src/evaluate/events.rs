@@ -7,7 +7,7 @@ use crate::data::schema::features::ScaledFeature;
 use crate::dataset::classes;
 use crate::dataset::sketch::{SketchShape, Sketches};
 use crate::dataset::source::Source;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Card;
 use crate::statistics::{
     Bounds, ClassCounts, CutEvent, LikenessTally, ParameterHistogram, WeightSum, parameters,
@@ -159,18 +159,17 @@ impl EvaluatedEvents {
         Ok(all)
     }
 
-    /// Returns warnings of rows with equal features: copies under other keys, or
-    /// events given as gammas and as hadrons. A collective.
+    /// Returns warnings of rows of a class with equal features: copies under other keys. A
+    /// collective.
+    ///
+    /// # Errors
+    /// `Input` for events that are given as gammas and as hadrons.
     pub(super) fn copies(&self, comm: &dyn Communicator) -> Result<Vec<String>> {
         let Some([gammas, hadrons]) = &self.contents else { return Ok(Vec::new()) };
         let none = Sketches::new(gammas.contents.shape);
         let mut found = Vec::new();
         for (before, of_class) in [(&none, gammas), (gammas, hadrons)] {
-            match classes::refuse_shared(comm, before, of_class) {
-                Ok(repeated) => found.extend(repeated),
-                Err(Error::Input(fault)) => found.push(format!("{fault}.")),
-                Err(other) => return Err(other),
-            }
+            found.extend(classes::refuse_shared(comm, before, of_class)?);
         }
         Ok(found
             .into_iter()

@@ -12,6 +12,7 @@ mod parts;
 mod results;
 mod sources;
 mod warnings;
+mod weights;
 
 pub(crate) use parts::EvaluatedParts;
 
@@ -122,6 +123,9 @@ fn evaluate(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     let parts: Vec<EvaluatedParts> = known.iter().map(|known| known.parts).collect();
     let all = events.gather(comm, scorer.card.features.len())?;
     mark_shared(all.refuse_weights(weight.as_deref()))?;
+    if let Some(expression) = &weight {
+        mark_shared(all.refuse_extreme_weights(expression))?;
+    }
     warnings.unlike = all.likeness_warnings(&bounds);
     mark_shared(warnings.refuse_if_strict(options.strict))?;
     let about = About {
@@ -208,6 +212,7 @@ fn forest(
 fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
     let json = serde_json::to_vec_pretty(evaluation)
         .map_err(|e| Fault::new("cannot write the evaluation").found(e).internal())?;
+    weights::refuse_unreadable(&json)?;
     storage::write_file(&options.output.join(EVALUATION), &json)
 }
 

@@ -19,6 +19,7 @@ pub(super) fn section(of: &SeasonComparison) -> Assessed {
     if of.identical {
         warnings.push(IDENTICAL.to_owned());
     }
+    warnings.extend(of.settings_text());
     if let Some(labelled) = &of.labelled {
         let (auc, quality) = (labelled.auc_difference, labelled.quality_difference);
         headline.push(fact("ΔAUC", measured(auc), labelled_note(labelled.events)));

@@ -1,5 +1,5 @@
 //! Lists the inputs of a scoring, reads suspects, and leaves out files with runs that the model was
-//! trained on (`--own-runs`).
+//! trained on, or of other folds (`--own-runs`).
 
 use super::Options;
 use super::suspects::Suspects;
@@ -12,6 +12,10 @@ use crate::error::Result;
 use crate::model::Card;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Reasons to leave out a file: a run that the model was trained on, or a run of another fold.
+const TRAINED_ON: i64 = 1;
+const OTHER_FOLD: i64 = 2;
 
 /// Inputs of a scoring.
 pub(super) struct InputListing {
@@ -44,8 +48,8 @@ impl InputListing {
         Ok(listing)
     }
 
-    /// Leaves out the files with runs that the model was trained on. A file that cannot be opened
-    /// stays, and is reported when it is scored.
+    /// Leaves out the files with runs that the model was trained on, and those that the model of
+    /// another fold scores. A file that cannot be opened stays, and is reported when it is scored.
     fn leave_out_own_runs(
         &mut self,
         comm: &dyn Communicator,
@@ -54,38 +58,46 @@ impl InputListing {
     ) -> Result<()> {
         let InputListing { listed, suspects, schema, .. } = self;
         let mut note = suspects.note(comm, options);
-        let mut is_used = Vec::with_capacity(listed.jobs.len());
+        let mut reasons = Vec::with_capacity(listed.jobs.len());
         for (i, job) in listed.jobs.iter().enumerate() {
             if i % comm.size() != comm.rank() || suspects.failure(&job.name).is_some() {
-                is_used.push(0);
+                reasons.push(0);
                 continue;
             }
             note.begin(job);
-            is_used.push(i64::from(
-                has_own_run(comm, &job.input, card, schema.as_ref()).unwrap_or(false),
-            ));
+            reasons.push(reason(comm, &job.input, card, schema.as_ref()).unwrap_or(0));
             note.end();
         }
-        comm.all_reduce_sum(&mut is_used)?;
-        let count: i64 = is_used.iter().sum();
-        if is_root(comm) && count > 0 {
-            log::info!("{count} file(s) with runs that the model was trained on are left out");
+        comm.all_reduce_sum(&mut reasons)?;
+        let count = |reason| reasons.iter().filter(|of| **of == reason).count();
+        for (reason, runs) in [
+            (TRAINED_ON, "runs that the model was trained on"),
+            (OTHER_FOLD, "runs of another fold, which its model scores,"),
+        ] {
+            if is_root(comm) && count(reason) > 0 {
+                log::info!("{} file(s) with {runs} are left out", count(reason));
+            }
         }
-        let all = std::mem::take(&mut listed.jobs).into_iter().zip(is_used);
-        let (left_out, jobs): (Vec<_>, Vec<_>) = all.partition(|(_, is_used)| *is_used > 0);
+        let all = std::mem::take(&mut listed.jobs).into_iter().zip(reasons);
+        let (left_out, jobs): (Vec<_>, Vec<_>) = all.partition(|(_, reason)| *reason > 0);
         listed.jobs = jobs.into_iter().map(|(job, _)| job).collect();
         self.left_out = left_out.into_iter().map(|(job, _)| job.name).collect();
         Ok(())
     }
 }
 
-/// Returns whether a file has a run that the model was trained on.
-fn has_own_run(
+/// Returns why a file is left out; 0 if it is not.
+fn reason(
     comm: &dyn Communicator,
     input: &Path,
     card: &Card,
     schema: Option<&Arc<Schema>>,
-) -> Result<bool> {
+) -> Result<i64> {
     let mut file = InputFile::open(input, schema)?;
-    Ok(engine::used_run(card, &mut file, |row| comm.progress(Work::Hashing, row))?.is_some())
+    let progress = |row| comm.progress(Work::Hashing, row);
+    if engine::used_run(card, &mut file, progress)?.is_some() {
+        return Ok(TRAINED_ON);
+    }
+    let is_of_other = engine::is_of_other_fold(card, &mut file, progress)?;
+    Ok(if is_of_other { OTHER_FOLD } else { 0 })
 }

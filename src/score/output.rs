@@ -174,6 +174,7 @@ impl ScoreOutput {
             text("input_blake3", &made_of.input),
             text("model_blake3", &made_of.model),
             text("settings_blake3", &made_of.settings),
+            text("settings", &plan.settings_text),
             text("code_version", env!("CARGO_PKG_VERSION")),
             text("status_bits", &bits.join("; ")),
             ("complete".to_string(), Attribute::Integer(1)),

@@ -141,7 +141,7 @@ impl Folder {
                 return Err(Fault::new("two score files have the same input")
                     .file(&all.label)
                     .found(format!("{other} and {}", file.name))
-                    .advice("leave one of them out: its events would count twice")
+                    .advice("leave one of them out: its events would count twice; of folds that an earlier version has scored, score each again with --own-runs --overwrite, so that one fold scores each run")
                     .input());
             }
         }

@@ -15,6 +15,7 @@ mod names;
 mod overlaps;
 mod pages;
 mod plan;
+mod settings;
 mod showers;
 mod summary;
 pub(crate) mod time;
@@ -25,6 +26,7 @@ pub(crate) use counting::candidates::Candidate;
 pub(crate) use counting::counts::{ALPHA_BINS, ALPHA_MAX, OnOffHistogram, THETA2_BINS, THETA2_MAX};
 pub(crate) use names::number_name;
 pub(crate) use pages::pictures::Picture;
+pub(crate) use settings::SettingDifference;
 pub(crate) use showers::{INDEPENDENT, Showers};
 pub(crate) use summary::{
     Cumulative, DriftOf, EnergyBin, EventTally, Group, Naive, Night, PortionRow, RunRow,
@@ -40,6 +42,7 @@ use count::{Counted, count, refuse_failed};
 use folder::Folder;
 use models::Models;
 use plan::SeasonPlan;
+use settings::{ComparedSettings, FolderSettings};
 use std::path::{Path, PathBuf};
 
 pub(crate) const SEASON: &str = "season.json";
@@ -74,10 +77,12 @@ pub(crate) fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> 
     refuse(&Counted::default())?;
     let plan =
         sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;
+    let stated = FolderSettings::read(comm, &folder)?;
+    mark_shared(stated.refuse_mixed(&folder, &ComparedSettings::new(&plan, settings)))?;
     let counted = count(comm, &folder, &plan, settings)?;
     refuse(&counted)?;
     let simulation = match &options.gamma_mc {
-        Some(path) => Some(simulated(comm, path, &folder, &plan, settings)?),
+        Some(path) => Some(simulated(comm, path, (&folder, &stated), &plan, settings)?),
         None => None,
     };
     let reference = match &options.reference {
@@ -98,7 +103,7 @@ pub(crate) fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> 
     season.warnings.extend(own_reference);
     if let Some(first) = folder.left_out.first() {
         season.warnings.push(format!(
-            "{} file(s) are missing, such as {first}: the models were trained on their runs (score --own-runs); score them with the model of a different fold and give its folder too",
+            "{} file(s) are missing, such as {first}: the models were trained on their runs, or the runs are of other folds (score --own-runs); score them with the model of a different fold and give its folder too",
             folder.left_out.len()
         ));
     }
@@ -136,16 +141,16 @@ pub(crate) fn outcome(season: &Season) -> Result<()> {
 fn simulated(
     comm: &dyn Communicator,
     path: &Path,
-    season: &Folder,
+    (season, of_season): (&Folder, &FolderSettings),
     plan: &SeasonPlan,
     settings: &SeasonSettings,
 ) -> Result<Simulation> {
     let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
-    if let Some((own, of_season)) = folder.shared(season).first() {
+    if let Some((own, same)) = folder.shared(season).first() {
         return mark_shared(Err(Fault::new("--gamma-mc has events of the season")
             .file(&own.path)
             .expected("scores of simulated gammas")
-            .found(format!("the input of {}", of_season.path.display()))
+            .found(format!("the input of {}", same.path.display()))
             .advice("give the folder of the scored simulation: leak and areas would be those of the observation")
             .input()));
     }
@@ -161,6 +166,10 @@ fn simulated(
         .advice("score them with the configuration of the season")
         .input()));
     }
+    let stated = FolderSettings::read(comm, &folder)?;
+    mark_shared(stated.refuse_mixed(&folder, &ComparedSettings::new(&own, settings)))?;
+    let compared = ComparedSettings::new(plan, settings);
+    mark_shared(of_season.refuse_simulation(&stated, &folder, &compared))?;
     let counted = count(comm, &folder, &own, settings)?;
     mark_shared(Simulation::new(path, &counted, &own, settings))
 }

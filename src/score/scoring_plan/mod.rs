@@ -4,6 +4,7 @@
 mod columns;
 mod quantities;
 mod rows;
+mod settings;
 mod thresholds;
 
 pub(crate) use quantities::QuantityRequest;
@@ -45,6 +46,8 @@ pub(crate) struct ScoringPlan {
     columns: Vec<(ScoreColumn, usize, String)>, // which flow's, and its name
     status: bool,
     p_value: bool, // whether anything needs it
+    /// Attribute `settings` of the outputs, which `season` compares.
+    pub settings_text: String,
     /// Bounds of the training events, if the model card has them.
     bounds: Option<Bounds>,
 }
@@ -114,6 +117,8 @@ impl ScoringPlan {
         };
         let copy = score.copy.iter().map(|name| (slots.add(&[name], true), copied_name(name)));
         let copy = copy.collect();
+        let table = energy.as_ref().map(|(table, ..)| table.blake3.as_str());
+        let settings_text = settings::settings_text(score, table);
         let calibrated = scorer.card.calibration.is_some();
         let columns = columns::columns(score, &scorer, calibrated)?;
         let plan = ScoringPlan {
@@ -129,6 +134,7 @@ impl ScoringPlan {
             columns,
             status: score.status,
             p_value: uses_p_value,
+            settings_text,
             bounds: scorer.bounds(None),
         };
         plan.refuse_names_twice()?;

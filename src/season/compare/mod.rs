@@ -19,6 +19,7 @@ use super::count::{Counted, count, refuse_failed};
 use super::folder::Folder;
 use super::models::Models;
 use super::plan::{SeasonPlan, refuse_selections};
+use super::settings::{ComparedSettings, FolderSettings};
 use super::summary::{Season, SeasonParts};
 use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::SeasonSettings;
@@ -58,6 +59,12 @@ pub(crate) fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCo
         mark_shared(refuse_failed(folder, &Counted::default(), options.allow_failed))?;
     }
     let plans = sync_result(comm, plans(&folders, settings))?;
+    let mut stated = Vec::new();
+    for (folder, plan) in folders.iter().zip(&plans) {
+        let of_folder = FolderSettings::read(comm, folder)?;
+        mark_shared(of_folder.refuse_mixed(folder, &ComparedSettings::new(plan, settings)))?;
+        stated.push(of_folder);
+    }
     let counts = [
         count(comm, &folders[0], &plans[0], settings)?,
         count(comm, &folders[1], &plans[1], settings)?,
@@ -87,6 +94,7 @@ pub(crate) fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCo
         at_source: found.at_source,
         off_source: found.off_source,
         counted: found.counted,
+        settings: stated[0].differences(&stated[1]),
         identical: are_identical(&folders),
         changed: found.changed,
     };

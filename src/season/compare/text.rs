@@ -1,6 +1,7 @@
 //! Text of a comparison for the terminal.
 
 use super::types::{Migration, SeasonComparison, Side};
+use crate::season::settings::SettingDifference;
 use crate::statistics::{Measured, Paired, Selected};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +9,19 @@ use std::fmt;
 /// Text of a comparison of a scoring with itself.
 pub(crate) const IDENTICAL: &str =
     "Both scorings have the same score files: the comparison is of a scoring with itself.";
+
+impl SeasonComparison {
+    /// Returns a line that names the settings in which the two scorings differ.
+    pub fn settings_text(&self) -> Option<String> {
+        let each = self.settings.iter().map(|of| {
+            let SettingDifference { key, first, second } = of;
+            format!("{key} ({first} and {second})")
+        });
+        let named = each.collect::<Vec<_>>().join(", ");
+        (!named.is_empty()).then(|| format!("The scorings have different settings: {named}."))
+    }
+}
+
 impl fmt::Display for SeasonComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAME: usize = 36;
@@ -26,6 +40,9 @@ impl fmt::Display for SeasonComparison {
         line("significance", &|s| s.tally.significance.map_or_else(dash, |x| format!("{x:.2}")))?;
         if self.identical {
             writeln!(f, "  {IDENTICAL}")?;
+        }
+        if let Some(text) = self.settings_text() {
+            writeln!(f, "  {text}")?;
         }
         let correlation = self.rank_correlation.map_or_else(dash, |rho| format!("{rho:.5}"));
         writeln!(

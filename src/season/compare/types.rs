@@ -1,5 +1,6 @@
 //! Types of a comparison (`comparison.json`).
 
+use crate::season::settings::SettingDifference;
 use crate::season::summary::EventTally;
 use crate::statistics::Paired;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub(crate) struct SeasonComparison {
     pub counted: Migration,
     /// Events counted at the source by one of the two alone.
     pub changed: Vec<Changed>,
+    /// Settings that differ between the two scorings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<SettingDifference>,
     /// Whether all score files of the two have the same content.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub identical: bool,
