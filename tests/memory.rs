@@ -12,13 +12,14 @@ const MEGABYTE: u64 = 1_000_000;
 
 // Limits of the resident memory. Five runs with different seeds on two cores gave, in MB: training
 // 123 to 124 on one rank and 138 to 139 on each of two, scoring 92 to 102, scoring at six positions
-// 297 to 302. A second copy of the events (72 MB) would exceed the limits of the training.
+// 297 to 302. A build without optimisation needs up to 34 MB more (one run: 141, 173, 107, six
+// positions not measured). A second copy of the events (72 MB) would exceed the limits of the training.
 /// Memory of a training besides its events, which may take 1.3 times their size [bytes].
-const TRAINING: u64 = 80 * MEGABYTE;
+const TRAINING: u64 = 90 * MEGABYTE;
 /// Additional memory of a rank of MPI [bytes].
-const MPI: u64 = 40 * MEGABYTE;
-const SCORING: u64 = 125 * MEGABYTE;
-const SCORING_SIX: u64 = 340 * MEGABYTE;
+const MPI: u64 = 60 * MEGABYTE;
+const SCORING: u64 = 150 * MEGABYTE;
+const SCORING_SIX: u64 = 360 * MEGABYTE;
 
 #[test]
 fn memory_is_bounded_by_shard_and_block() {

@@ -287,14 +287,15 @@ fn latent_points_are_reported_per_axis() {
         let axes = flow["axes"].as_array().expect("axes");
         let names: Vec<&str> = axes.iter().filter_map(|a| a["feature"].as_str()).collect();
         assert_eq!(names, ["size", "width", "length", "con2", "dist", "alpha"]);
-        // After three epochs the latent points are near a normal distribution. Five seeds gave a
-        // mean |z|² of 5.44 to 5.95 and distances of 0.02 to 0.12 (6 and 0 for a normal one).
+        // After three epochs the latent points are near a normal distribution. 21 seeds gave a mean
+        // |z|² of 5.35 to 6.09 and distances of 0.02 to 0.18, of which one was above 0.14 (6 and 0
+        // for a normal distribution).
         let mean = flow["mean_chi2"].as_f64().expect("a mean");
         println!("mean |z|² {mean}");
-        assert!((5.0..6.5).contains(&mean), "{flow}");
+        assert!((4.8..6.8).contains(&mean), "{flow}");
         for axis in axes {
             let distance = axis["departure"]["distance"].as_f64().expect("a distance");
-            assert!(distance > 0.0 && distance < 0.16, "{axis}");
+            assert!(distance > 0.0 && distance < 0.25, "{axis}");
         }
     }
 }
