@@ -61,7 +61,9 @@ impl InputListing {
                 continue;
             }
             note.begin(job);
-            is_used.push(i64::from(has_own_run(comm, &job.input, card, schema.as_ref()).unwrap_or(false)));
+            is_used.push(i64::from(
+                has_own_run(comm, &job.input, card, schema.as_ref()).unwrap_or(false),
+            ));
             note.end();
         }
         comm.all_reduce_sum(&mut is_used)?;
