@@ -10,6 +10,10 @@ use std::path::Path;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Text of the system's errors EMFILE and ENFILE, also in the messages of HDF5.
+const TOO_MANY_OPEN_FILES: &str = "Too many open files";
+const DESCRIPTOR_ADVICE: &str = "raise the limit (ulimit -n), or use fewer ranks on this node";
+
 /// An error: its kind decides the exit code, its [`Fault`] tells the user what to do.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -189,7 +193,12 @@ impl Fault {
     pub fn usage(self) -> Error {
         Error::Usage(Box::new(self))
     }
+    /// Returns an error of the input, or of the environment if the process or the node has no
+    /// descriptor left: that is not a fault of the file.
     pub fn input(self) -> Error {
+        if self.found.as_ref().is_some_and(|found| found.contains(TOO_MANY_OPEN_FILES)) {
+            return self.advice(DESCRIPTOR_ADVICE).environment();
+        }
         Error::Input(Box::new(self))
     }
     pub fn environment(self) -> Error {
@@ -285,6 +294,16 @@ mod tests {
             error.to_string(),
             "runs/a b.h5: wrong type (dataset 'events/width', row 7): expected a number, found text\n  advice: fix the schema"
         );
+    }
+
+    #[test]
+    fn exhausted_descriptors_are_no_fault_of_the_input() {
+        for code in [libc::EMFILE, libc::ENFILE] {
+            let error = std::io::Error::from_raw_os_error(code);
+            let error = Fault::new("cannot read the file").found(error).input();
+            assert_eq!(error.exit_code(), 5, "{error}");
+        }
+        assert_eq!(Fault::new("cannot read the file").found("text").input().exit_code(), 3);
     }
 
     #[test]

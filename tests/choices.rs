@@ -112,7 +112,7 @@ fn significance_rule_is_in_card_scan_and_page() {
         report.contains("2 gammas and 100 background events per hour in 5 h, 3 OFF"),
         "{report}"
     );
-    assert!(report.contains("the model's") && report.contains("largest σ"), "{report}");
+    assert!(report.contains("of the model") && report.contains("largest σ"), "{report}");
 }
 
 #[test]

@@ -162,8 +162,7 @@ fn table_with_contradictory_alpha_is_refused() {
     let output = folder.path().join("wrong.h5");
     let outcome = run(&mut program(&arguments!["convert", &path, "-o", &output]));
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
-    for part in ["'alpha' is not what its other columns give", "of 60 rows", "units, axis or sign"]
-    {
+    for part in ["'alpha' contradicts the other columns", "of 60 rows", "units, axis or sign"] {
         assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
     }
     assert!(!output.exists());
@@ -226,7 +225,7 @@ fn user_schema_reads_other_header() {
     let output = folder.path().join("own.h5");
     let unknown = run(&mut program(&arguments!["convert", &table, "-o", &output]));
     assert_eq!(unknown.code, Some(3), "{}", unknown.stderr);
-    assert!(unknown.stderr.contains("it lacks width"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("needs also width"), "{}", unknown.stderr);
     let command = arguments!["convert", &table, "-o", &output, "--dialect", &schema];
     assert_eq!(json(&command)["rows"], 60);
     let none = convert::Options {
@@ -286,4 +285,38 @@ fn telescopes_and_portions_share_the_run_key() {
     let refused = run(command.args([&first, &unnamed]));
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     assert!(refused.stderr.contains("DDMMYY.RR"), "{}", refused.stderr);
+}
+
+#[test]
+fn byte_order_mark_of_a_table_is_skipped() {
+    let folder = folder();
+    let table = std::fs::read(data("taiga-experiment.csv")).expect("a table");
+    let converted = |name: &str, text: &[u8]| {
+        let input = folder.path().join(name).join("151123.01_table.csv");
+        std::fs::create_dir_all(input.parent().expect("a parent")).expect("a folder");
+        std::fs::write(&input, text).expect("a table");
+        let output = folder.path().join(format!("{name}.h5"));
+        let outcome = run(&mut program(&arguments!["convert", &input, "-o", &output]));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        (text::detect(&input).expect("a dialect").name, outcome.stderr)
+    };
+    let (dialect, _) = converted("plain", &table);
+    let (marked, _) = converted("marked", &[b"\xef\xbb\xbf", &table[..]].concat());
+    assert_eq!(marked, dialect);
+}
+
+#[test]
+fn table_without_a_last_line_end_is_warned_of() {
+    let folder = folder();
+    let table = std::fs::read(data("taiga-experiment.csv")).expect("a table");
+    for (bytes, expected) in [(table.len(), 0), (table.len() - 1, 1)] {
+        let input = folder.path().join(format!("{bytes}/151123.01_table.csv"));
+        std::fs::create_dir_all(input.parent().expect("a parent")).expect("a folder");
+        std::fs::write(&input, &table[..bytes]).expect("a table");
+        let output = folder.path().join(format!("{bytes}.h5"));
+        let outcome = run(&mut program(&arguments!["convert", &input, "-o", &output]));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        let warnings = outcome.stderr.matches("the last line (row").count();
+        assert_eq!(warnings, expected, "{}", outcome.stderr);
+    }
 }

@@ -370,7 +370,7 @@ fn non_image_files_are_refused_with_reason() {
     std::fs::write(at("absurd.txt"), "0 1 0 99999999999 5.5\n").expect("a text");
     std::fs::write(at("empty.h5"), "").expect("a file");
     let cases: [(&str, &[&str]); 16] = [
-        ("no-camera.h5", &["where the pixels are", "--camera"]),
+        ("no-camera.h5", &["no pixel positions", "--camera"]),
         ("no-images.h5", &["group 'images' not found"]),
         ("no-charge.h5", &["dataset not found", "did you mean 'charges'?"]),
         ("narrow.h5", &["out of range", "3 images of 5 pixels"]),

@@ -42,6 +42,35 @@ fn low_memory_is_not_reported_as_damaged_file() {
 }
 
 #[test]
+fn exhausted_descriptors_are_no_input_fault() {
+    let folder = folder();
+    let archive = folder.path().join("archive");
+    std::fs::create_dir(&archive).expect("a folder");
+    for i in 0..4 {
+        simulated(archive.join(format!("{i}.h5")), Class::Gamma, 50, seed() + i);
+    }
+    let mut codes = Vec::new();
+    for limit in 4..=40 {
+        let output = folder.path().join(format!("scores-{limit}"));
+        let limited = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited, PROGRAM]);
+        command.args(arguments!["score", "--allow-failed", "4", "--threads", "1"]);
+        command.args(arguments!["-m", &trained().model, "-o", &output, &archive]);
+        let outcome = run(&mut command);
+        println!("{limit} descriptors: {:?}", outcome.code);
+        // Without any descriptor to spare the loader of the program fails, with 127.
+        assert!([Some(0), Some(5), Some(127)].contains(&outcome.code), "{}", outcome.stderr);
+        if outcome.code == Some(0) {
+            let manifest = text(&output.join("manifest.json"));
+            assert!(manifest.contains("\"failed\": {}"), "{limit}: {manifest}");
+        }
+        codes.push(outcome.code);
+    }
+    assert!(codes.contains(&Some(0)) && codes.contains(&Some(ENVIRONMENT)), "{codes:?}");
+}
+
+#[test]
 fn in_place_change_with_the_old_time_is_noticed() {
     let folder = folder();
     let path = simulated(folder.path().join("events.h5"), Class::Gamma, 150_000, seed());

@@ -272,6 +272,29 @@ fn pipe_in_an_archive_fails_alone() {
 }
 
 #[test]
+fn key_with_the_name_of_an_output_fails_alone() {
+    let folder = folder();
+    let (events, images) = (archive(folder.path()), images(folder.path()));
+    for (archive, column) in [(&events, "score"), (&images, "status")] {
+        let file = hdf5::File::open_rw(archive.join("night-1/b.h5")).expect("a file");
+        let group = file.group("events").expect("events");
+        let rows = group.dataset("event_id").expect("keys").shape()[0];
+        let key: Vec<i64> = (0..rows as i64).collect();
+        group.new_dataset_builder().with_data(&key).create(column).expect("a column");
+    }
+    let expected = ["1 of 3 files failed", "night-1/b.h5", "has the name of a column"];
+    for format in ["hdf5", "csv"] {
+        let output = folder.path().join(format);
+        let mut command = score(&output, &events);
+        command.extend(["--format", format].map(OsString::from));
+        refused(&run(&mut program(&command)), PARTIAL, &expected);
+    }
+    let output = folder.path().join("hillas");
+    let outcome = run(&mut program(&arguments!["extract", "-o", &output, &images]));
+    refused(&outcome, PARTIAL, &expected);
+}
+
+#[test]
 fn broken_link_to_a_file_fails_alone() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);

@@ -172,7 +172,7 @@ fn observed_events_given_as_gammas_are_warned_of() {
         assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
         outcome.stderr
     };
-    let says = "observed events are given as gammas: the dialect taiga-experiment";
+    let says = "observed events are labelled as gammas: the dialect taiga-experiment";
     let printed = of("gamma");
     assert!(printed.contains(says) && printed.contains("--class hadron"), "{printed}");
     let printed = of("hadron");

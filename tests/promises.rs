@@ -23,6 +23,7 @@ mod failing_disk;
 mod fast_path;
 mod faults;
 mod float_keys;
+mod formats;
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod gpu;

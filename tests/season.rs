@@ -490,7 +490,8 @@ fn unusable_runs_are_reported_and_not_counted() {
     let refused: Vec<&str> =
         season["refused"].as_array().unwrap().iter().map(|r| r["run"].as_str().unwrap()).collect();
     assert_eq!(refused, ["2", "3", "4", "5"]);
-    for (index, reason) in ["too near", "not alike", "do not tell", "belongs to"].iter().enumerate()
+    for (index, reason) in
+        ["too near", "not alike", "do not state", "belongs to"].iter().enumerate()
     {
         let found_reason = season["refused"][index]["reason"].as_str().unwrap();
         assert!(found_reason.contains(reason), "{found_reason}");

@@ -836,7 +836,7 @@ fn misplaced_simulations_and_scores_are_found() {
         for mut command in [program(&command), ranks(2, &command)] {
             let outcome = run(&mut command);
             assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
-            for part in ["--gamma-mc holds events of the season itself", "scores/a.h5"] {
+            for part in ["--gamma-mc has events of the season", "scores/a.h5"] {
                 assert!(outcome.stderr.contains(part), "no '{part}' in {}", outcome.stderr);
             }
         }

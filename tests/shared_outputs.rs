@@ -2,8 +2,8 @@
 //! are also inputs, and streams that cannot be written.
 
 use crate::support::{
-    Case, EVERY_STEP, Outcome, Watched, arguments, folder, hash, kill, program, ranks, run,
-    simulated, succeed, trained, tree,
+    Case, EVERY_STEP, Outcome, Watched, arguments, folder, hash, kill, program, ranks, run, signal,
+    simulated, simulated_images, succeed, trained, tree,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -351,12 +351,12 @@ fn files_of_other_kinds_are_named() {
     std::fs::write(output.join("night-0/run-0.h5.bak"), "x").expect("a file");
     let outcome = verified(&output);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stdout);
-    let line = "warning: files that are no outputs of this command: night-0/run-0.h5.bak";
+    let line = "warning: files that are not outputs of this command: night-0/run-0.h5.bak";
     assert!(outcome.stdout.contains(line), "{}", outcome.stdout);
 }
 
 #[test]
-fn damaged_record_of_inputs_is_named_and_replaced() {
+fn damaged_record_of_inputs_is_replaced() {
     let archive = Archive::new(2);
     let (input, output) = (archive.at("archive"), archive.at("scores"));
     let score = Archive::score(&output, &input, &[]);
@@ -488,6 +488,76 @@ fn moved_run_folder_ends_the_training() {
     assert_eq!(code, Some(5), "{text}");
     assert!(text.contains("moved, removed or replaced"), "{text}");
     assert!(!output.join("model.safetensors").exists());
+}
+
+/// Moves the output folder of a stopped command, lets another one write under its name, and
+/// continues the first.
+fn moved_output_is_left_alone(slow: &[OsString], other: &[OsString], output: &Path, result: &str) {
+    let log_path = output.with_extension("log");
+    let mut running = Watched::start_with_log(&mut program(slow), &log_path);
+    while !output.join("ledger/started.json").exists() {
+        assert_eq!(running.exit_status(), None, "the first command ended too early");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    signal(running.id(), libc::SIGSTOP);
+    std::fs::rename(output, output.with_extension("moved")).expect("a move");
+    succeed(&mut program(other));
+    let before = hash(&output.join(result));
+    signal(running.id(), libc::SIGCONT);
+    let code = running.wait().code();
+    let text = std::fs::read_to_string(&log_path).expect("messages");
+    assert_eq!(code, Some(5), "{text}");
+    assert!(text.contains("moved, removed or replaced"), "{text}");
+    assert_eq!(hash(&output.join(result)), before);
+    assert_eq!(verified(output).code, Some(0));
+}
+
+#[test]
+fn moved_output_folder_ends_the_command() {
+    let archive = Archive::new(0);
+    let (events, images) = (archive.at("events"), archive.at("images"));
+    simulated(events.join("run.h5"), Class::Gamma, 200_000, 1);
+    simulated_images(&images.join("run.h5"), "gamma", 4000, 1);
+    let small = (archive.at("few-events"), archive.at("few-images"));
+    simulated(small.0.join("run.h5"), Class::Gamma, 200, 2);
+    simulated_images(&small.1.join("run.h5"), "gamma", 20, 2);
+    let output = archive.at("scores");
+    let score = |input: &Path| Archive::score(&output, input, &[]);
+    moved_output_is_left_alone(&score(&events), &score(&small.0), &output, "run.h5");
+    let output = archive.at("extracted");
+    let extract = |input: &Path| arguments!["extract", "-q", "-o", &output, input].to_vec();
+    moved_output_is_left_alone(&extract(&images), &extract(&small.1), &output, "run.h5");
+}
+
+#[test]
+fn output_without_a_ledger_line_is_compared() {
+    let archive = Archive::new(2);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let score = Archive::score(&output, &input, &[]);
+    succeed(&mut program(&score));
+    let path = output.join("night-0/run-1.h5");
+    let whole = hash(&path);
+    let alter = || {
+        let file = hdf5::File::open_rw(&path).expect("a score file");
+        let scores = file.dataset("scores/score").expect("scores");
+        let larger: Vec<f32> =
+            scores.read_raw().expect("scores").iter().map(|x: &f32| x + 9.0).collect();
+        scores.write_raw(&larger).expect("scores");
+    };
+    std::fs::remove_dir_all(output.join("ledger")).expect("a ledger");
+    // The manifest has its hash: it is kept, or refused after a change.
+    succeed(&mut program(&score));
+    assert_eq!((hash(&path), verified(&output).code), (whole.clone(), Some(0)));
+    std::fs::remove_dir_all(output.join("ledger")).expect("a ledger");
+    alter();
+    let outcome = run(&mut program(&score));
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("changed since it was written"), "{}", outcome.stdout);
+    // Without the manifest nothing says that it is finished.
+    std::fs::remove_dir_all(output.join("ledger")).expect("a ledger");
+    std::fs::remove_file(output.join("manifest.json")).expect("a manifest");
+    succeed(&mut program(&score));
+    assert_eq!((hash(&path), verified(&output).code), (whole, Some(0)));
 }
 
 #[test]

@@ -1,273 +1,419 @@
-//! Floors, not a web: who may import whom, and which crate stands where. Read from the
-//! sources, so that a breach fails a test and not a review.
+//! Architecture checks, read from the sources: layers, import cycles between files, and
+//! the only places where some third-party crates may be used.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use syn::visit::{self, Visit};
+use syn::{Attribute, Item, ItemUse, UseTree, Visibility};
 
-/// Modules from the ground up. A module imports from the floors below its own; those of
-/// one floor do not know each other.
-const FLOORS: [&[&str]; 14] = [
-    &["error"],
-    &["bounded", "memory", "terminal"],
-    &["metrics", "comm"],
-    &["config", "hillas", "storage"],
-    &["data", "statistics"],
-    &["dataset"],
-    &["model", "season", "simulate"],
-    &["engine"],
-    &["evaluate", "extract", "train"],
-    &["score"],
-    &["report"],
-    &["cli"],
-    &["lib"],
-    &["main"],
-];
-
-/// Where third-party crates stay.
-const AT_HOME: [(&str, &[&str]); 3] =
+/// Folders or files that alone may name a third-party crate.
+const CRATE_HOMES: [(&str, &[&str]); 3] =
     [("mpi", &["src/comm/mpi.rs"]), ("hdf5", &["src/data/"]), ("cubecl", &["gpu/"])];
 
-/// Files with a reason for `unsafe`: MPI's in-place argument, kernels per instruction
-/// set, HDF5's boolean, rows, records, headers and descriptors, the free room of a disk, devices.
-const UNSAFE: [&str; 12] = [
-    "src/comm/mpi.rs",
-    "src/engine/simd/mod.rs",
-    "src/engine/simd/vector.rs",
-    "src/storage/mod.rs",
-    "src/data/hdf5/descriptor.rs",
-    "src/data/hdf5/header.rs",
-    "src/data/hdf5/compound.rs",
-    "src/data/hdf5/rows.rs",
-    "src/data/hdf5/types.rs",
-    "src/data/hdf5/numbers.rs",
-    "src/data/images/dl1/fields.rs",
-    "gpu/src/device/",
-];
+/// A path in a source, split at `::`.
+type Names = Vec<String>;
 
-fn floor(module: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&module))
+/// One source file without its tests.
+#[derive(Default)]
+struct Source {
+    /// Relative to the root of the repository.
+    path: String,
+    /// Module path inside its crate: `["data", "table"]` for `src/data/table/mod.rs`.
+    module: Names,
+    /// Every path that the code names, made absolute within the crate where it starts with
+    /// `crate`, `self`, `super` or a child module. `taiga_flow::` counts as `crate::`.
+    local: BTreeSet<Names>,
+    /// First segments of all other paths.
+    external: BTreeSet<String>,
+    /// Names that the file hands on by `pub use`, with their absolute paths.
+    reexports: BTreeMap<String, Names>,
+    children: BTreeSet<String>,
 }
 
-/// Everything wrong with one source; `path` is relative to the root of the repository.
-fn breaches(path: &str, source: &str) -> Vec<String> {
-    let code = code_of(path, source);
-    let mut found = Vec::new();
-    let mut tell = |line: usize, what: String| found.push(format!("{path}:{line}: {what}"));
-    let module = module_of(path);
-    for (number, line) in &code {
-        if let Some(module) = &module {
-            for imported in imports(line).iter().filter(|imported| *imported != module) {
-                match (floor(module), floor(imported)) {
-                    (Some(own), Some(other)) if other < own => {}
-                    (None, _) => tell(*number, format!("'{module}' stands on no floor")),
-                    (_, None) => tell(*number, format!("'{imported}' stands on no floor")),
-                    _ => tell(*number, format!("'{module}' imports '{imported}', not below it")),
-                }
-            }
-        }
-        for (name, homes) in AT_HOME {
-            if uses_crate(line, name) && !homes.iter().any(|home| path.starts_with(home)) {
-                tell(*number, format!("'{name}' belongs to {homes:?}"));
-            }
-        }
-        for hasty in [".unwrap()", ".expect("] {
-            // `self.expect(` is a parser's own.
-            let own = |at: usize| line[..at].ends_with("self");
-            if line.match_indices(hasty).any(|(at, _)| !own(at)) {
-                tell(*number, format!("'{hasty}' outside tests"));
-            }
-        }
-        if words(line).any(|word| word == "unsafe")
-            && !UNSAFE.iter().any(|known| path.starts_with(known))
-        {
-            tell(*number, "'unsafe' without a place in the list".to_string());
-        }
-    }
-    found
-}
-
-/// Lines of a source that are code and no test, with their numbers.
-fn code_of(path: &str, source: &str) -> Vec<(usize, String)> {
-    let mut code = Vec::new();
-    if path.ends_with("/tests.rs") || path.contains("/tests/") {
-        return code;
-    }
-    let mut lines = source.lines().enumerate();
-    while let Some((index, line)) = lines.next() {
-        if line.trim() == "#[cfg(test)]" {
-            // What follows belongs to tests, up to its end: `;` or the brace that stands
-            // as far to the left as it began.
-            let indent = line.len() - line.trim_start().len();
-            for (_, line) in lines.by_ref() {
-                let own = line.len() - line.trim_start().len() == indent;
-                if own && (line.ends_with(';') || line.trim_start().starts_with('}')) {
-                    break;
-                }
-            }
-            continue;
-        }
-        // Text in quotes may hold anything; `//` in it is no comment.
-        let line = without_texts(line);
-        let line = line.split("//").next().unwrap_or_default();
-        if !line.trim().is_empty() {
-            code.push((index + 1, line.to_string()));
-        }
-    }
-    code
-}
-
-fn without_texts(line: &str) -> String {
-    let mut out = String::new();
-    let (mut inside, mut escaped) = (false, false);
-    for c in line.replace("'\"'", "' '").chars() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if inside => escaped = true,
-            '"' => inside = !inside,
-            _ if inside => {}
-            _ => out.push(c),
-        }
-    }
-    out
-}
-
-/// The module of the library that a path belongs to.
-fn module_of(path: &str) -> Option<String> {
-    let inner = path.strip_prefix("src/")?;
-    let first = inner.split('/').next()?;
-    Some(first.trim_end_matches(".rs").to_string())
-}
-
-/// Modules that a line names through `crate::`, or `taiga_flow::` from the binary.
-fn imports(line: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for root in ["crate::", "taiga_flow::"] {
-        for (at, _) in line.match_indices(root) {
-            let rest = &line[at + root.len()..];
-            if line[..at].ends_with(|c: char| c.is_alphanumeric() || "_$:".contains(c)) {
-                continue;
-            }
-            let group = rest.strip_prefix('{').and_then(|rest| rest.split('}').next());
-            match group {
-                // `use crate::{a::B, c}`: the first word after each comma.
-                Some(group) => found.extend(group.split(',').filter_map(first_word)),
-                None => found.extend(first_word(rest)),
-            }
-        }
-    }
-    found
-}
-
-fn first_word(text: &str) -> Option<String> {
-    words(text).next().map(str::to_string)
-}
-
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
-}
-
-/// Whether a line names an outside crate: `name::` or `use name`, not `super::name::`.
-fn uses_crate(line: &str, name: &str) -> bool {
-    line.match_indices(name).any(|(at, _)| {
-        let (before, after) = (&line[..at], &line[at + name.len()..]);
-        let whole = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
-        let local = ["super::", "self::", "crate::", "comm::", "data::"]
+impl Source {
+    /// Parses one file. `path` is relative to the root of the repository.
+    fn parse(path: &str, text: &str) -> Self {
+        let file = syn::parse_file(text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut source =
+            Self { path: path.to_string(), module: module_of(path), ..Self::default() };
+        source.children = file
+            .items
             .iter()
-            .any(|p| before.ends_with(p));
-        let named = after.starts_with("::") || before.trim_end().ends_with("use");
-        whole && !local && named && !after.starts_with(|c: char| c.is_alphanumeric() || c == '_')
-    })
-}
+            .filter_map(|item| match item {
+                Item::Mod(item) => Some(item.ident.to_string()),
+                _ => None,
+            })
+            .collect();
+        source.visit_file(&file);
+        source
+    }
 
-fn sources(root: &Path) -> Vec<(String, String)> {
-    let mut folders = vec![root.join("src"), root.join("gpu/src")];
-    let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
-            let path: PathBuf = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(root).expect("below").display().to_string();
-                found.push((name, std::fs::read_to_string(&path).expect("a source")));
-            }
+    /// Records a path as local or external.
+    fn record(&mut self, names: &[String]) {
+        match self.absolute(names) {
+            Some(path) => drop(self.local.insert(path)),
+            None => drop(self.external.insert(names[0].clone())),
         }
     }
-    found
+
+    /// Returns the path from the root of the crate, or `None` for a path outside it.
+    fn absolute(&self, names: &[String]) -> Option<Names> {
+        let (first, mut rest) = names.split_first()?;
+        let mut base = match first.as_str() {
+            "crate" | "taiga_flow" => Names::new(),
+            "self" => self.module.clone(),
+            "super" => self.parent(&self.module),
+            child if self.children.contains(child) => {
+                rest = names;
+                self.module.clone()
+            }
+            _ => return None,
+        };
+        while let Some(("super", next)) = rest.split_first().map(|(a, b)| (a.as_str(), b)) {
+            base = self.parent(&base);
+            rest = next;
+        }
+        Some(base.into_iter().chain(rest.iter().cloned()).collect())
+    }
+
+    fn parent(&self, module: &[String]) -> Names {
+        let (_, parent) = module.split_last().unwrap_or_else(|| panic!("{}: super", self.path));
+        parent.to_vec()
+    }
+
+    fn use_tree(&mut self, prefix: &mut Names, tree: &UseTree, reexport: bool) {
+        match tree {
+            UseTree::Path(path) => {
+                prefix.push(path.ident.to_string());
+                self.use_tree(prefix, &path.tree, reexport);
+                prefix.pop();
+            }
+            UseTree::Group(group) => {
+                for tree in &group.items {
+                    self.use_tree(prefix, tree, reexport);
+                }
+            }
+            UseTree::Name(name) => self.use_name(prefix, &name.ident, &name.ident, reexport),
+            UseTree::Rename(name) => self.use_name(prefix, &name.ident, &name.rename, reexport),
+            UseTree::Glob(_) => self.record(prefix),
+        }
+    }
+
+    fn use_name(&mut self, prefix: &[String], name: &syn::Ident, as_: &syn::Ident, reexport: bool) {
+        let mut names = prefix.to_vec();
+        if name != "self" {
+            names.push(name.to_string());
+        }
+        self.record(&names);
+        if let (true, Some(path)) = (reexport, self.absolute(&names)) {
+            self.reexports.insert(as_.to_string(), path);
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Source {
+    fn visit_item(&mut self, item: &'ast Item) {
+        if !attributes(item).iter().any(is_cfg_test) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        let reexport = !matches!(item.vis, Visibility::Inherited);
+        self.use_tree(&mut Names::new(), &item.tree, reexport);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Names = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        if names.len() > 1 {
+            self.record(&names);
+        }
+        visit::visit_path(self, path);
+    }
+}
+
+fn attributes(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Mod(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Const(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+fn is_cfg_test(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("cfg")
+        && attribute.parse_args::<syn::Path>().is_ok_and(|condition| condition.is_ident("test"))
+}
+
+/// Returns the module path of a source file: `src/a/mod.rs` and `src/a.rs` are both `a`.
+fn module_of(path: &str) -> Names {
+    let inner = path.split_once("src/").map_or(path, |(_, inner)| inner);
+    let mut names: Names = inner.trim_end_matches(".rs").split('/').map(str::to_string).collect();
+    if names.last().is_some_and(|last| last == "mod" || last == "lib") {
+        names.pop();
+    }
+    names
+}
+
+/// All sources of one crate.
+struct Crate {
+    sources: BTreeMap<Names, Source>,
+}
+
+impl Crate {
+    fn new(sources: impl IntoIterator<Item = Source>) -> Self {
+        Self { sources: sources.into_iter().map(|s| (s.module.clone(), s)).collect() }
+    }
+
+    /// Reads every file below `folder`, except tests.
+    fn read(root: &Path, folder: &str) -> Self {
+        let mut folders = vec![root.join(folder)];
+        let mut sources = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+                let path = entry.path();
+                let name = path.strip_prefix(root).expect("below the root").display().to_string();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if name.ends_with(".rs") && !name.contains("tests") {
+                    let text = std::fs::read_to_string(&path).expect("a source");
+                    sources.push(Source::parse(&name, &text));
+                }
+            }
+        }
+        Self::new(sources)
+    }
+
+    /// Returns the module that defines the last name of a path, following `pub use`.
+    fn defining_module(&self, path: &[String]) -> Option<&Names> {
+        let mut path = path.to_vec();
+        // Each step follows one `pub use`; a bound in case two of them form a circle.
+        for _ in 0..10 {
+            let length = (0..=path.len()).rev().find(|n| self.sources.contains_key(&path[..*n]))?;
+            let source = &self.sources[&path[..length]];
+            match path.get(length).and_then(|name| source.reexports.get(name)) {
+                Some(target) if *target != path[..=length] => {
+                    path = target.iter().chain(&path[length + 1..]).cloned().collect();
+                }
+                _ => return Some(&source.module),
+            }
+        }
+        None
+    }
+
+    /// Returns the imports of every file. The file of a folder (`mod.rs`) is the interface of
+    /// the files in it: imports between the two are left out.
+    fn imports(&self) -> BTreeMap<&Names, BTreeSet<&Names>> {
+        self.sources
+            .values()
+            .map(|source| {
+                let own = &source.module;
+                let imported = source.local.iter().filter_map(|path| self.defining_module(path));
+                let others =
+                    imported.filter(|other| !other.starts_with(own) && !own.starts_with(other));
+                (own, others.collect())
+            })
+            .collect()
+    }
+
+    /// Returns the cycles of the import graph: groups of files that reach each other.
+    fn cycles(&self) -> Vec<String> {
+        let imports = self.imports();
+        let reached: BTreeMap<&Names, BTreeSet<&Names>> =
+            imports.keys().map(|start| (*start, reachable(&imports, start))).collect();
+        let mut groups = BTreeSet::new();
+        for (file, others) in &reached {
+            if others.contains(file) {
+                let group: Vec<String> = others
+                    .iter()
+                    .filter(|other| reached[*other].contains(file))
+                    .map(|module| module.join("::"))
+                    .collect();
+                groups.insert(format!("import cycle: {}", group.join(", ")));
+            }
+        }
+        groups.into_iter().collect()
+    }
+
+    /// Returns imports that do not go to a lower layer, and modules without a layer.
+    fn layer_breaches(&self, layers: &BTreeMap<String, usize>) -> Vec<String> {
+        let mut breaches = BTreeSet::new();
+        for source in self.sources.values() {
+            let Some(own) = source.module.first() else { continue };
+            let Some(own_layer) = layers.get(own) else {
+                breaches.insert(format!("{}: '{own}' is in no layer", source.path));
+                continue;
+            };
+            for imported in source.local.iter().filter_map(|path| path.first()) {
+                let is_lower = layers.get(imported).is_some_and(|layer| layer < own_layer);
+                let is_module = self.sources.contains_key(std::slice::from_ref(imported));
+                if imported != own && is_module && !is_lower {
+                    breaches.insert(format!("{}: '{own}' imports '{imported}'", source.path));
+                }
+            }
+        }
+        breaches.into_iter().collect()
+    }
+
+    /// Returns uses of third-party crates outside their homes.
+    fn crate_breaches(&self) -> Vec<String> {
+        let is_away = |source: &&Source, (name, homes): (&str, &[&str])| {
+            source.external.contains(name)
+                && !homes.iter().any(|home| source.path.starts_with(home))
+        };
+        CRATE_HOMES
+            .iter()
+            .flat_map(|home| {
+                self.sources.values().filter(|source| is_away(source, *home)).map(|source| {
+                    format!("{}: '{}' is used outside {:?}", source.path, home.0, home.1)
+                })
+            })
+            .collect()
+    }
+}
+
+fn reachable<'a>(
+    imports: &BTreeMap<&'a Names, BTreeSet<&'a Names>>,
+    start: &'a Names,
+) -> BTreeSet<&'a Names> {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<&Names> = imports[start].iter().copied().collect();
+    while let Some(next) = open.pop() {
+        if reached.insert(next) {
+            open.extend(imports[next].iter().copied());
+        }
+    }
+    reached
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Reads the table of layers in `ARCHITECTURE.md`: module name to layer number.
+fn layers(text: &str) -> BTreeMap<String, usize> {
+    let mut layers = BTreeMap::new();
+    for line in text.lines() {
+        let mut cells = line.trim_matches('|').split('|').map(str::trim);
+        let (Some(number), Some(modules)) = (cells.next(), cells.next()) else { continue };
+        let Ok(number) = number.parse() else { continue };
+        layers.extend(modules.split(", ").map(|name| (name.trim_matches('`').to_string(), number)));
+    }
+    layers
+}
+
+fn documented_layers() -> BTreeMap<String, usize> {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    layers(&text)
 }
 
 #[test]
-fn the_sources_keep_to_their_floors() {
-    let sources = sources(Path::new(env!("CARGO_MANIFEST_DIR")));
-    let modules: BTreeSet<String> =
-        sources.iter().filter_map(|(path, _)| module_of(path)).collect();
+fn sources_import_from_lower_layers_only() {
+    let layers = documented_layers();
+    let sources = Crate::read(root(), "src");
     for module in ["error", "comm", "data", "train", "score", "cli", "main"] {
-        assert!(modules.contains(module), "no sources of '{module}' were read");
+        assert!(layers.contains_key(module), "ARCHITECTURE.md has no layer of '{module}'");
+        assert!(sources.sources.contains_key(&vec![module.to_string()]), "no file of '{module}'");
     }
-    let found: Vec<String> =
-        sources.iter().flat_map(|(path, source)| breaches(path, source)).collect();
-    assert!(found.is_empty(), "{}", found.join("\n"));
+    let breaches = sources.layer_breaches(&layers);
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
 }
 
 #[test]
-fn kernel_crate_is_free_of_ranks_files_and_flags() {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("gpu/Cargo.toml");
-    let manifest = std::fs::read_to_string(manifest).expect("the manifest");
+fn sources_have_no_import_cycles() {
+    for folder in ["src", "gpu/src"] {
+        let cycles = Crate::read(root(), folder).cycles();
+        assert!(cycles.is_empty(), "{folder}: {}", cycles.join("\n"));
+    }
+}
+
+#[test]
+fn third_party_crates_stay_in_their_homes() {
+    for folder in ["src", "gpu/src"] {
+        let breaches = Crate::read(root(), folder).crate_breaches();
+        assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+    }
+}
+
+#[test]
+fn gpu_crate_depends_on_no_ranks_or_files() {
+    let manifest = std::fs::read_to_string(root().join("gpu/Cargo.toml")).expect("the manifest");
+    let manifest: toml::Table = manifest.parse().expect("TOML");
+    let dependencies = manifest["dependencies"].as_table().expect("dependencies");
     for name in ["mpi", "hdf5", "hdf5-metno", "clap", "taiga-flow"] {
-        let named = manifest.lines().filter_map(|line| line.split(['=', '.']).next());
-        assert!(!named.into_iter().any(|word| word.trim() == name), "gpu depends on {name}");
+        assert!(!dependencies.contains_key(name), "gpu depends on {name}");
+    }
+}
+
+/// Builds a crate from pairs of path and text.
+fn made_up(files: &[(&str, &str)]) -> Crate {
+    Crate::new(files.iter().map(|(path, text)| Source::parse(path, text)))
+}
+
+#[test]
+fn layer_check_finds_imports_that_go_up() {
+    let layers = layers("| layer | modules |\n|---|---|\n| 1 | `low` |\n| 2 | `a`, `b` |");
+    let others =
+        [("src/low.rs", ""), ("src/b/mod.rs", "pub struct B;"), ("src/b/in.rs", "struct In;")];
+    let breach = |path: &str, text: &str| {
+        let mut files = others.to_vec();
+        files.push((path, text));
+        made_up(&files).layer_breaches(&layers).len()
+    };
+    for (expected, path, text) in [
+        (0, "src/a.rs", "use crate::low::X;"),
+        (0, "src/a/mod.rs", "// use crate::b::B;\nconst TEXT: &str = \"crate::b::B\";"),
+        (0, "src/a/mod.rs", "#[cfg(test)]\nmod tests { use crate::b::B; }"),
+        (1, "src/a.rs", "use crate::b::B;"),
+        (1, "src/a.rs", "use crate::{low, b::B};"),
+        (1, "src/a/deep.rs", "pub use super::super::b::B;"),
+        (1, "src/a.rs", "fn f() -> crate::b::B { g() }"),
+        (1, "src/low.rs", "use crate::b;"),
+        (1, "src/novel.rs", "fn f() {}"),
+    ] {
+        assert_eq!(breach(path, text), expected, "{path}: {text}");
     }
 }
 
 #[test]
-fn breaches_are_found_in_made_up_sources() {
-    let broken = [
-        ("src/error.rs", "use crate::comm::World;"),
-        ("src/data/table/mod.rs", "use crate::train::Plan;"),
-        ("src/data/table/mod.rs", "use crate::statistics::Sample;"),
-        ("src/config/mod.rs", "fn f() -> crate::data::Table { g() }"),
-        ("src/train/mod.rs", "use crate::{error::Result, evaluate};"),
-        ("src/train/mod.rs", "pub use crate::cli::Cli;"),
-        ("src/report/mod.rs", "use crate::unheard_of::X;"),
-        ("src/novelty/mod.rs", "use crate::error::Result;"),
-        ("src/comm/threads.rs", "use mpi::traits::Communicator;"),
-        ("src/score/output.rs", "let file = hdf5::File::open(path)?;"),
-        ("src/score/output.rs", "use hdf5 as h;\nfn f() {}"),
-        ("src/engine/cube.rs", "use cubecl::prelude::*;"),
-        ("gpu/src/layout.rs", "use hdf5::File;"),
-        ("src/score/mod.rs", "let x = y.unwrap();"),
-        ("src/score/mod.rs", "let x = y.expect(\"z\");"),
-        ("src/score/mod.rs", "unsafe { f() }"),
-        ("src/score/mod.rs", "#[cfg(test)]\nmod tests {\n    fn f() {}\n}\nlet x = y.unwrap();"),
-        ("src/score/mod.rs", "#[cfg(test)]\nmod tests;\n\nlet x = y.unwrap();"),
-        ("src/score/mod.rs", "let url = \"https://a\"; y.unwrap();"),
-    ];
-    for (path, source) in broken {
-        assert_eq!(breaches(path, source).len(), 1, "{path}: {source}");
-    }
+fn cycle_check_follows_reexports() {
+    let direct = made_up(&[
+        ("src/a/mod.rs", "mod x; mod y;"),
+        ("src/a/x.rs", "use super::y::Y;"),
+        ("src/a/y.rs", "fn f(x: super::x::X) {}"),
+    ]);
+    assert_eq!(direct.cycles(), ["import cycle: a::x, a::y"]);
+    let reexported = made_up(&[
+        ("src/a/mod.rs", "mod x; mod y; pub(crate) use y::Y;"),
+        ("src/a/x.rs", "use crate::a::Y;"),
+        ("src/a/y.rs", "use crate::a::x::X;"),
+    ]);
+    assert_eq!(reexported.cycles(), ["import cycle: a::x, a::y"]);
+    let none = made_up(&[
+        ("src/a/mod.rs", "mod x; mod y; pub use y::Y; fn f() { x::g() }"),
+        ("src/a/x.rs", "use super::Y;"),
+        ("src/a/y.rs", "#[cfg(test)]\nmod tests { use crate::a::x::X; }"),
+    ]);
+    assert_eq!(none.cycles(), [""; 0]);
 }
 
 #[test]
-fn what_is_allowed_is_no_breach() {
-    let whole = [
-        ("src/train/mod.rs", "use crate::comm::{World, is_root};\nuse crate::storage;"),
-        ("src/train/plan.rs", "use crate::train::state::TrainState;"),
-        ("src/comm/environment.rs", "use super::mpi::{Mpi, abort_on_panic};"),
-        ("src/comm/mpi.rs", "use mpi::traits::Communicator;\nunsafe impl Buffer for X {}"),
-        ("src/data/hdf5/mod.rs", "use hdf5::File;"),
-        ("src/score/mod.rs", "// x.unwrap() and hdf5:: in a comment\n/// crate::cli::Cli"),
-        ("src/score/mod.rs", "let text = \"hdf5:: .unwrap() unsafe\";"),
-        ("src/score/mod.rs", "let x = y.unwrap_or(3).unwrap_or_default();"),
-        (
-            "src/score/mod.rs",
-            "#[cfg(test)]\nmod tests {\n    use crate::cli::Cli;\n    x.unwrap();\n}",
-        ),
-        ("src/config/tests.rs", "x.unwrap();"),
-        ("src/data/schema/expression.rs", "self.expect(')')?;"),
-        ("src/main.rs", "use taiga_flow::cli::Cli;\nuse taiga_flow::comm;"),
-        ("gpu/src/reference.rs", "use crate::layout::Layout;"),
-    ];
-    for (path, source) in whole {
-        assert_eq!(breaches(path, source), [""; 0], "{path}: {source}");
+fn crate_check_finds_uses_outside_homes() {
+    for (path, text, expected) in [
+        ("src/comm/threads.rs", "use mpi::traits::Communicator;", 1),
+        ("src/score/output.rs", "fn f() { let file = hdf5::File::open(path); }", 1),
+        ("src/score/output.rs", "use hdf5 as h;", 1),
+        ("src/engine/cube.rs", "use cubecl::prelude::*;", 1),
+        ("gpu/src/layout.rs", "use hdf5::File;", 1),
+        ("src/comm/mpi.rs", "use mpi::traits::Communicator;", 0),
+        ("src/comm/environment.rs", "use super::mpi::Mpi;", 0),
+        ("src/data/hdf5/mod.rs", "use hdf5::File;", 0),
+        ("src/data/mod.rs", "mod hdf5; use hdf5::Reader;", 0),
+    ] {
+        assert_eq!(made_up(&[(path, text)]).crate_breaches().len(), expected, "{path}: {text}");
     }
 }

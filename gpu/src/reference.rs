@@ -153,17 +153,16 @@ impl<T: Real> ReferenceFlow<T> {
         let mut shift = scale.clone();
         let mut hidden = Vec::new();
         for (n, network) in self.spec.networks().iter().enumerate() {
-            let mut activations = vec![conditioner.clone()];
+            let (mut activations, mut output) = (Vec::new(), conditioner.clone());
             let layers = self.layout.network(block, n);
             for (l, dense) in layers.iter().enumerate() {
-                let mut y = self.dense(dense, &activations[l]);
+                let mut y = self.dense(dense, &output);
                 if l + 1 < layers.len() {
                     y.iter_mut()
                         .for_each(|v| *v = if *v > T::from(0.0) { *v } else { T::from(0.0) });
                 }
-                activations.push(y);
+                activations.push(std::mem::replace(&mut output, y));
             }
-            let output = activations.pop().unwrap_or_default();
             match network {
                 Network::Scale => {
                     scale = output.iter().map(|v| clamp * (*v / clamp).tanh()).collect();

@@ -33,7 +33,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, overwrite: bool) -> Result<Summary> {
+    pub(super) fn run(&self, overwrite: bool) -> Result<Summary> {
         if let Some(threads) = self.threads.filter(|threads| *threads > 0) {
             engine::use_threads(threads);
         }

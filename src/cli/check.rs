@@ -38,7 +38,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, comm: &dyn Communicator) -> Result<CheckReport> {
+    pub(super) fn run(&self, comm: &dyn Communicator) -> Result<CheckReport> {
         let options = Options {
             files: self.files.clone(),
             gamma: self.gamma.clone(),

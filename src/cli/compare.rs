@@ -33,7 +33,7 @@ impl Arguments {
         self.output.iter().map(|folder| folder.join(compare::COMPARISON)).collect()
     }
 
-    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<SeasonComparison> {
+    pub(super) fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<SeasonComparison> {
         let options = Options {
             scores: [self.first.clone(), self.second.clone()],
             settings: sync_result(comm, self.selection.settings())?,

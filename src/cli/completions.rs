@@ -11,7 +11,7 @@ use std::path::Path;
 const NAME: &str = "taiga-flow";
 
 /// Writes the files; writes nothing if one of them exists and may not be replaced.
-pub fn run(command: Command, folder: &Path, overwrite: bool) -> Result<Summary> {
+pub(super) fn run(command: Command, folder: &Path, overwrite: bool) -> Result<Summary> {
     let files = files(command)?;
     for (name, _) in &files {
         storage::refuse_existing(&folder.join(name), overwrite)?;

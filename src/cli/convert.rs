@@ -32,7 +32,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, overwrite: bool) -> Result<Summary> {
+    pub(super) fn run(&self, overwrite: bool) -> Result<Summary> {
         let place = |offset_deg| Placement { offset_deg, seed: self.seed };
         convert::run(&Options {
             inputs: self.inputs.clone(),

@@ -63,7 +63,7 @@ pub struct Arguments {
     /// the same events
     #[arg(long, value_enum, value_name = "NAME")]
     baseline: Option<Baseline>,
-    /// Measure how much this model relies on each feature: the loss of AUC when its values are
+    /// Measure the reliance of this model on each feature: the loss of AUC when its values are
     /// permuted between events (one more scoring per feature). For the value of a feature to
     /// any model, see `sweep --leave-one-out`
     #[arg(long)]
@@ -90,7 +90,7 @@ impl Arguments {
     }
 
     /// Evaluates the model and writes the page.
-    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Evaluation> {
+    pub(super) fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Evaluation> {
         let options = self.options(overwrite)?;
         let page = self.output.join(report::PAGE);
         let check = || OutputKind::Page.refuse_existing(&page, overwrite);

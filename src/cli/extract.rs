@@ -103,7 +103,7 @@ enum IslandsName {
 
 impl CleaningArguments {
     /// Returns the requested cleaning.
-    pub fn cleaning(&self) -> Cleaning {
+    pub(super) fn cleaning(&self) -> Cleaning {
         let level = |given: Option<f64>, default: f64| given.unwrap_or(default);
         let thresholds = match self.cleaning {
             CleaningName::Fixed => CleaningThresholds::Fixed {
@@ -128,7 +128,7 @@ impl CleaningArguments {
 }
 
 impl Arguments {
-    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
+    pub(super) fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
         let options = Options {
             inputs: self.inputs.clone(),
             output: self.output.clone(),
@@ -148,7 +148,7 @@ impl Arguments {
     }
 
     /// Returns the outcome of the command: partial if more files failed than allowed.
-    pub fn outcome(&self, summary: &Summary) -> Result<()> {
+    pub(super) fn outcome(&self, summary: &Summary) -> Result<()> {
         let total = total(&summary.files, &summary.failed);
         partial(&summary.failed, total, "extract", self.allow_failed)
     }

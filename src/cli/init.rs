@@ -63,7 +63,7 @@ pub struct Summary {
     files: Vec<PathBuf>,
     #[serde(skip)]
     next: String,
-    /// Earlier files that differ from the new ones, under the names that they have now.
+    /// Earlier files that differ from the new ones, with their new names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kept: Vec<PathBuf>,
 }
@@ -80,7 +80,7 @@ impl Summary {
 /// # Errors
 /// `Usage`, before anything is written, if a file exists and `overwrite` is not set, or if
 /// NAME.old exists too.
-pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
+pub(super) fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
     let targets: Vec<PathBuf> = files().iter().map(|(name, _)| folder.join(name)).collect();
     let mut changed = Vec::new();
     for (target, (_, text)) in targets.iter().zip(files()) {
@@ -104,7 +104,7 @@ pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
     Ok(Summary { kept, ..Summary::new(targets, next) })
 }
 
-/// Returns whether an existing file has another content, or one that cannot be read.
+/// Returns whether an existing file has different content, or cannot be read.
 fn differs(target: &Path, text: &str) -> bool {
     match std::fs::symlink_metadata(target) {
         Ok(data) if data.len() == text.len() as u64 && data.is_file() => {
@@ -115,6 +115,7 @@ fn differs(target: &Path, text: &str) -> bool {
     }
 }
 
+/// Returns the name under which a replaced file is kept.
 fn old_name(target: &Path) -> PathBuf {
     let mut name = target.as_os_str().to_os_string();
     name.push(".old");
@@ -129,8 +130,8 @@ fn refuse_old(target: &Path) -> Result<()> {
     }
     Err(Fault::new("a file of an earlier `init --overwrite` would be lost")
         .file(&old)
-        .expected(format!("no such file, since {} is to be kept there", target.display()))
-        .advice("move or remove it, or write into another folder")
+        .expected(format!("no such file, because {} is renamed to it", target.display()))
+        .advice("move or remove it, or write into a different folder")
         .usage())
 }
 

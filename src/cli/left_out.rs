@@ -14,10 +14,10 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
 
-pub const TABLE: &str = "leave-one-out.tsv";
-pub const TABLE_START: &str = "feature\tseeds\t";
+pub(super) const TABLE: &str = "leave-one-out.tsv";
+pub(super) const TABLE_START: &str = "feature\tseeds\t";
 /// Name of the set of all features.
-pub const NOTHING: &str = "-";
+pub(super) const NOTHING: &str = "-";
 
 /// A training of a sweep: the displayed settings and the overridden keys.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +46,7 @@ pub struct Worth {
 ///
 /// # Errors
 /// A usage error with one feature.
-pub fn plan(config: &Config, seeds: u64) -> Result<Vec<Planned>> {
+pub(super) fn plan(config: &Config, seeds: u64) -> Result<Vec<Planned>> {
     let columns = &config.features.columns;
     if columns.len() < 2 {
         return Err(Fault::new("no feature can be left out")
@@ -78,7 +78,7 @@ fn inline<'a>(features: impl Iterator<Item = &'a Feature>) -> Result<String> {
 
 /// Returns the value of each feature, the largest first, from the points of a sweep; features
 /// without an AUC of the same seed in both sets are omitted.
-pub fn worth(points: &[SweepPoint]) -> Vec<Worth> {
+pub(super) fn worth(points: &[SweepPoint]) -> Vec<Worth> {
     let of = |point: &SweepPoint, key: &str| {
         let value = point.settings.iter().find_map(|s| s.strip_prefix(key)?.strip_prefix('='));
         value.unwrap_or_default().to_string()
@@ -116,7 +116,7 @@ pub fn worth(points: &[SweepPoint]) -> Vec<Worth> {
 }
 
 /// Writes the table of all features: one line each, fields separated by tabs.
-pub fn write_table(worth: &[Worth], folder: &Path) -> Result<()> {
+pub(super) fn write_table(worth: &[Worth], folder: &Path) -> Result<()> {
     let own = folder.join(format!(".{TABLE}-{}", std::process::id()));
     storage::write_file(&own, table(worth).as_bytes())?;
     storage::move_to(&own, &folder.join(TABLE))
@@ -141,7 +141,7 @@ fn table(worth: &[Worth]) -> String {
 }
 
 /// Formats the values of the features as text, the largest first.
-pub fn text(worth: &[Worth]) -> String {
+pub(super) fn text(worth: &[Worth]) -> String {
     let mut text =
         "AUC lost by training without a feature, mean over seeds ± its error (of the seeds, not of the test sample):\n".to_string();
     for w in worth {

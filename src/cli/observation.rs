@@ -26,7 +26,7 @@ impl ObservationArguments {
     ///
     /// # Errors
     /// A usage error if one of the rates or the time is missing, or out of range.
-    pub fn observation(&self) -> Result<Option<Observation>> {
+    pub(super) fn observation(&self) -> Result<Option<Observation>> {
         let given = [self.gamma_rate, self.background_rate, self.hours];
         let [Some(gammas), Some(background), Some(hours)] = given else {
             if given.iter().all(Option::is_none) && self.off_positions.is_none() {

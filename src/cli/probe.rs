@@ -21,7 +21,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self) -> Result<()> {
+    pub(super) fn run(&self) -> Result<()> {
         // Signals to the job are handled by the parent, which ends this process.
         let _stop = StopFlag::on_signals()?;
         let limit = Duration::from_secs(self.limit);

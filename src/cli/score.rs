@@ -70,7 +70,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
+    pub(super) fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
         let loaded = config::load_for_scoring(self.config.as_deref(), &self.set);
         let ScoringConfig { score, run, data } = sync_result(comm, loaded)?;
         let options = Options {
@@ -96,7 +96,7 @@ impl Arguments {
     }
 
     /// Returns the outcome of the command: partial if more files failed than allowed.
-    pub fn outcome(&self, summary: &Summary) -> Result<()> {
+    pub(super) fn outcome(&self, summary: &Summary) -> Result<()> {
         let total = total(&summary.files, &summary.failed);
         partial(&summary.failed, total, "score", self.allow_failed)
     }

@@ -54,7 +54,7 @@ impl SelectionArguments {
         self.config.as_deref()
     }
 
-    pub fn settings(&self) -> Result<SeasonSettings> {
+    pub(super) fn settings(&self) -> Result<SeasonSettings> {
         let mut settings = match &self.config {
             Some(path) => SeasonSettings::load(path)?,
             None => SeasonSettings::default(),
@@ -77,7 +77,7 @@ impl Arguments {
         [season::SEASON, report::SEASON_PAGE].map(|name| self.output.join(name)).to_vec()
     }
 
-    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Season> {
+    pub(super) fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Season> {
         let options = Options {
             scores: self.scores.clone(),
             output: self.output.clone(),

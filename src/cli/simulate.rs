@@ -56,7 +56,7 @@ pub enum SimulationOptions {
 impl Arguments {
     /// Returns the options; refuses options of images at another level, because they would have no
     /// effect.
-    pub fn options(&self, overwrite: bool) -> Result<SimulationOptions> {
+    pub(super) fn options(&self, overwrite: bool) -> Result<SimulationOptions> {
         let (output, class) = (self.output.clone(), self.class);
         let (events, seed) = (self.events, self.seed);
         if matches!(self.level, Level::Images) {

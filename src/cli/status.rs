@@ -24,7 +24,7 @@ pub struct JobStatus {
     scheduler: Option<String>,
 }
 
-pub fn run(folder: &Path) -> Result<JobStatus> {
+pub(super) fn run(folder: &Path) -> Result<JobStatus> {
     let status = run_status::run_status(folder)?;
     let is_open = status.state != State::Finished;
     let scheduler = status.job.as_deref().filter(|_| is_open).and_then(ask);
@@ -145,7 +145,7 @@ fn state_text(state: State) -> &'static str {
 }
 
 /// Formats a duration with a suitable unit.
-pub fn time(seconds: f64) -> String {
+pub(super) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),

@@ -25,7 +25,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub const TABLE: &str = "sweep.tsv";
+pub(super) const TABLE: &str = "sweep.tsv";
 const TABLE_START: &str = "point\t";
 /// Folder of the evaluation of a point, below its run folder.
 const EVALUATION_FOLDER: &str = "evaluation";
@@ -109,7 +109,7 @@ pub struct Writing {
 }
 
 impl Arguments {
-    pub fn run(&self, comm: &dyn Communicator, writing: Writing) -> Result<Sweep> {
+    pub(super) fn run(&self, comm: &dyn Communicator, writing: Writing) -> Result<Sweep> {
         let planned = sync_result(comm, self.planned())?;
         let chosen = mark_shared(self.chosen(planned.len()))?;
         // All points must be valid before the first one is trained.
@@ -411,7 +411,7 @@ fn values_of(text: &str) -> Vec<String> {
 }
 
 /// Returns the outcome of the command: partial if points failed.
-pub fn outcome(sweep: &Sweep) -> Result<()> {
+pub(super) fn outcome(sweep: &Sweep) -> Result<()> {
     if sweep.failed.is_empty() {
         return Ok(());
     }

@@ -62,7 +62,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    pub fn new(config: &Config) -> Result<Expected> {
+    pub(super) fn new(config: &Config) -> Result<Expected> {
         let Config { data, features, cuts, split, model, off_source, .. } = config;
         let (mode, normal) = (model.mode, model.normal);
         let measure =
@@ -72,13 +72,13 @@ impl Expected {
 }
 
 /// Returns whether the validation NLLs of all points use the same events and the same features.
-pub fn are_comparable(all: &[Expected]) -> bool {
+pub(super) fn are_comparable(all: &[Expected]) -> bool {
     all.windows(2).all(|pair| pair[0].measure == pair[1].measure)
 }
 
 impl SweepPoint {
     /// Reads a point from its run folder.
-    pub fn read(
+    pub(super) fn read(
         number: usize,
         settings: &[String],
         run: PathBuf,
@@ -132,18 +132,18 @@ impl SweepPoint {
         }
     }
 
-    pub fn is_foreign(&self) -> bool {
+    pub(super) fn is_foreign(&self) -> bool {
         matches!(self.state, PointState::Foreign(_))
     }
 
     /// Returns whether its training has ended, with a model or without.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         const OVER: [State; 3] = [State::Finished, State::Diverged, State::Failed];
         matches!(self.state, PointState::Run(state) if OVER.contains(&state))
     }
 
     /// Returns the point, or its state after its training in this call has failed.
-    pub fn with_outcome(self, error: Option<&Error>) -> SweepPoint {
+    pub(super) fn with_outcome(self, error: Option<&Error>) -> SweepPoint {
         let stays = self.is_foreign() || self.state == PointState::Run(State::Finished);
         let Some(error) = error.filter(|_| !stays) else { return self };
         let is_diverged = matches!(error, Error::Diverged(_));
@@ -154,7 +154,7 @@ impl SweepPoint {
 
 /// Marks points whose files had a different content. The reference is a point of this call (`own`)
 /// or, without one, the point that was started last.
-pub fn mark_other_data(points: &mut [SweepPoint], own: &[usize]) {
+pub(super) fn mark_other_data(points: &mut [SweepPoint], own: &[usize]) {
     let files: Vec<Option<RecordedFiles>> = points
         .iter()
         .map(|point| (!point.is_foreign()).then(|| records::files(&point.run)).flatten())
@@ -176,6 +176,6 @@ pub fn mark_other_data(points: &mut [SweepPoint], own: &[usize]) {
 }
 
 /// Returns a path relative to a folder.
-pub fn relative(path: &Path, folder: &Path) -> String {
+pub(super) fn relative(path: &Path, folder: &Path) -> String {
     path.strip_prefix(folder).unwrap_or(path).display().to_string()
 }

@@ -51,7 +51,7 @@ pub struct Arguments {
 
 impl Arguments {
     /// Trains, or prints the plan of a dry run.
-    pub fn run(&self, comm: &dyn Communicator, global: &Global) -> Result<()> {
+    pub(super) fn run(&self, comm: &dyn Communicator, global: &Global) -> Result<()> {
         let mut config = sync_result(comm, config::load(&self.config, &self.set))?;
         self.device.apply(&mut config);
         let existing = match (global.overwrite, self.resume) {

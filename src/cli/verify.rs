@@ -37,7 +37,7 @@ pub enum Verified {
 }
 
 impl Arguments {
-    pub fn run(&self, comm: &dyn Communicator) -> Result<Verified> {
+    pub(super) fn run(&self, comm: &dyn Communicator) -> Result<Verified> {
         let folder = self.folder.clone();
         let has_run = holds_run(&folder);
         if !has_run {
@@ -98,7 +98,7 @@ fn refuse_other_folders(folder: &Path) -> Result<()> {
 
 impl Verified {
     /// Returns an error: a refusal if anything is wrong, partial if files could not be scored.
-    pub fn outcome(&self) -> Result<()> {
+    pub(super) fn outcome(&self) -> Result<()> {
         let (folder, run, outputs) = self.parts();
         let of_run = run.iter().flat_map(|found| &found.wrong);
         let wrong: Vec<_> = of_run.chain(outputs.iter().flat_map(|found| &found.wrong)).collect();

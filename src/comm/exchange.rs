@@ -6,6 +6,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Returns the values of all ranks, in rank order. A collective.
+///
+/// # Errors
+/// `Internal` if a value cannot be encoded.
 pub fn gather_values<T: Serialize + DeserializeOwned>(
     comm: &dyn Communicator,
     mine: &T,

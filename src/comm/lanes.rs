@@ -21,13 +21,13 @@ pub trait PairExchange {
 
 /// Buffers that are reused from one sum to the next.
 #[derive(Debug, Default)]
-pub struct Buffers {
+pub(super) struct Buffers {
     sent: Vec<u8>,
     received: Vec<u8>,
 }
 
 /// Adds `values` over all ranks of `pairs`, in place, on every rank (wrapping).
-pub fn all_reduce(
+pub(super) fn all_reduce(
     pairs: &impl PairExchange,
     values: &mut [i64],
     buffers: &mut Buffers,

@@ -74,6 +74,9 @@ pub fn is_root(comm: &dyn Communicator) -> bool {
 
 /// Returns an error on every rank if any rank failed. A rank that failed keeps its own error; the
 /// others get an error with the exit code of the lowest failing rank.
+///
+/// # Errors
+/// That of this rank, otherwise that of the lowest failing rank.
 pub fn sync_result<T>(comm: &dyn Communicator, outcome: Result<T>) -> Result<T> {
     if comm.size() == 1 {
         return outcome;
@@ -95,6 +98,9 @@ pub fn sync_result<T>(comm: &dyn Communicator, outcome: Result<T>) -> Result<T> 
 }
 
 /// Returns on every rank whether `mine` is true on any rank. A collective.
+///
+/// # Errors
+/// That of the collective.
 pub fn any_rank(comm: &dyn Communicator, mine: bool) -> Result<bool> {
     let mut count = [i64::from(mine)];
     comm.all_reduce_sum(&mut count)?;
@@ -108,6 +114,9 @@ pub fn mark_shared<T>(outcome: Result<T>) -> Result<T> {
 
 /// Merges `slots` over the ranks; at most one rank fills a slot, the others pass `None`. The bits
 /// do not change; empty slots are 0. A collective.
+///
+/// # Errors
+/// That of the collective.
 pub fn gather_slots(comm: &dyn Communicator, slots: &[Option<f64>]) -> Result<Vec<f64>> {
     let mut bits: Vec<i64> =
         slots.iter().map(|slot| slot.map_or(0, |x| x.to_bits() as i64)).collect();

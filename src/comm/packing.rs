@@ -11,7 +11,7 @@ const BLOCK: usize = 64;
 const SLACK: usize = 8;
 
 /// Returns the largest number of bytes that `words` words take.
-pub fn largest(words: usize) -> usize {
+pub(super) fn largest(words: usize) -> usize {
     words * 8 + words.div_ceil(BLOCK) + SLACK
 }
 
@@ -24,7 +24,7 @@ fn unzigzag(word: u64) -> i64 {
 }
 
 /// Packs `values` into the start of `bytes`, which grows as needed; returns the number of bytes.
-pub fn pack(values: &[i64], bytes: &mut Vec<u8>) -> usize {
+pub(super) fn pack(values: &[i64], bytes: &mut Vec<u8>) -> usize {
     if bytes.len() < largest(values.len()) {
         bytes.resize(largest(values.len()), 0);
     }
@@ -45,7 +45,7 @@ pub fn pack(values: &[i64], bytes: &mut Vec<u8>) -> usize {
 /// Passes the words of `bytes` to `take`, in order, with their index. Returns `false` if the bytes
 /// do not encode this many words.
 #[must_use]
-pub fn unpack(bytes: &[u8], words: usize, mut take: impl FnMut(usize, i64)) -> bool {
+pub(super) fn unpack(bytes: &[u8], words: usize, mut take: impl FnMut(usize, i64)) -> bool {
     let mut at = 0;
     for first in (0..words).step_by(BLOCK) {
         let count = BLOCK.min(words - first);

@@ -23,6 +23,9 @@ const MAX_SKEW: Duration = Duration::from_secs(30);
 const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Refuses ranks whose value of `what` differs; `mine` is the text or a hash of it.
+///
+/// # Errors
+/// `Environment`, with the values and their ranks, on all ranks.
 pub fn same_on_all(comm: &dyn Communicator, what: &str, mine: &str, advice: &str) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
@@ -36,6 +39,9 @@ pub fn same_on_all(comm: &dyn Communicator, what: &str, mine: &str, advice: &str
 }
 
 /// Refuses ranks that run different builds of the program.
+///
+/// # Errors
+/// As [`same_on_all`].
 pub fn same_program(comm: &dyn Communicator) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
@@ -84,6 +90,9 @@ fn group_text((value, ranks): &(&[u8], Vec<String>)) -> String {
 
 /// Refuses ranks whose clocks differ by much, and warns if they differ by little: ends of jobs,
 /// times of files and heartbeats are then wrong.
+///
+/// # Errors
+/// `Environment`, on all ranks.
 pub fn compare_clocks(comm: &dyn Communicator) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
@@ -134,6 +143,9 @@ fn skew(all: &[String]) -> Option<(Duration, String)> {
 }
 
 /// Refuses an output folder that a rank does not see. Rank 0 passes the folder, which exists.
+///
+/// # Errors
+/// `Environment`, on all ranks.
 pub fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<()> {
     let mark = folder.map(|folder| {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());

@@ -82,6 +82,9 @@ pub struct StopFlag {
 impl StopFlag {
     /// Records the signals from now on, instead of ending the process: for commands that check for
     /// them regularly.
+    ///
+    /// # Errors
+    /// `Environment` if a handler cannot be installed.
     pub fn on_signals() -> Result<StopFlag> {
         let stop = StopFlag::default();
         let ignored = is_ignored(SIGHUP);
@@ -129,6 +132,9 @@ impl StopFlag {
     }
 
     /// Returns the reason requested of any rank, the same on every rank. A collective.
+    ///
+    /// # Errors
+    /// That of the collective.
     pub fn agreed(&self, comm: &dyn Communicator) -> Result<Option<StopReason>> {
         let mut counts = self.counts();
         comm.all_reduce_sum(&mut counts)?;

@@ -28,6 +28,9 @@ pub struct ScoringData {
 }
 
 /// Reads the sections for scoring from a configuration file, if there is one, and overrides keys.
+///
+/// # Errors
+/// `Usage`, with the file, line and key.
 pub fn load_for_scoring(path: Option<&Path>, overrides: &[String]) -> Result<ScoringConfig> {
     let text = path.map(read).transpose()?.unwrap_or_default();
     let parsed = parse_for_scoring(&text, overrides);
@@ -46,6 +49,9 @@ fn parse_for_scoring(text: &str, overrides: &[String]) -> Result<ScoringConfig> 
 }
 
 /// Reads a configuration file and overrides keys of it: `train.epochs=5`.
+///
+/// # Errors
+/// `Usage`, with the file, line and key.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config> {
     parse(&read(path)?, overrides).map_err(|e| e.in_file(path))
 }
@@ -58,6 +64,9 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Parses a configuration and overrides keys of it.
+///
+/// # Errors
+/// `Usage`, with line and key.
 pub fn parse(text: &str, overrides: &[String]) -> Result<Config> {
     let config: Config = with_overrides(text, overrides)?;
     config.validate()?;

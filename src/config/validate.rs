@@ -5,6 +5,9 @@ use crate::error::{Error, Fault, Result};
 
 impl Config {
     /// Runs the checks that need no file.
+    ///
+    /// # Errors
+    /// `Usage`, with the key and its value.
     pub fn validate(&self) -> Result<()> {
         self.flow_spec().validate().map_err(|e| {
             Fault::new("model out of limits")

@@ -1,11 +1,11 @@
 //! Compares the inputs that the hosts of a job read under the same paths.
 //!
-//! A host with a copy of its own, of equal length but other content, would train or score other
-//! events than the hash in the card says. So the ranks of each host together read a sample of
-//! every file: whole up to 1 MiB, else its ends and blocks at seeded places. Length, time of
-//! change and sample are compared; only files that differ are read whole on every host. A copy
-//! of equal length and time that differs outside of the sample is not seen. On one host nothing
-//! is read.
+//! A host with a separate copy of equal length and other content would train on, or score, events
+//! that are not those of the hash in the card. The ranks of each host therefore read a sample of
+//! every file: whole files up to 1 MiB, otherwise both ends and blocks at seeded places. Length,
+//! modification time and sample are compared; files that differ are then read whole on every host. A
+//! copy of equal length and time that differs outside of the sample is not found. On a single host
+//! no file is read.
 
 use crate::comm::{Communicator, Work, mark_shared};
 use crate::data::files::stamp::{hash_file_with_progress, hash_text};
@@ -15,20 +15,20 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use taiga_flow_gpu::random::Stream;
 
-/// A file of at most so many bytes is compared whole.
+/// Largest file that is compared whole [bytes].
 const WHOLE: u64 = 1 << 20;
 /// Bytes of a block of a sample.
 const BLOCK: u64 = 16 << 10;
 /// Blocks of a sample: both ends, and seeded ones.
 const SEEDED: u64 = 4;
 const SEED: u64 = 17;
-/// Files that are compared of a longer list, evenly spread over it.
+/// Most files that are compared, evenly spread over a longer list.
 const MOST_FILES: usize = 4096;
 /// Values shown in a message.
 const SHOWN: usize = 16; // letters of a hash
 
-/// Refuses files of which hosts read different content. To be called by all ranks with the
-/// same list and the name of their host.
+/// Refuses files whose content differs between hosts. A collective: all ranks pass the same list and
+/// the name of their host.
 ///
 /// # Errors
 /// `Input`, with the first such file and the hosts.
@@ -68,10 +68,10 @@ pub(super) fn refuse_different(comm: &dyn Communicator, host: &str, files: &[&Pa
         .input()))
 }
 
-/// The places of the ranks on their hosts.
+/// Distribution of the ranks over the hosts.
 struct Hosts {
     count: u64,
-    /// Number of this rank among those of its host, and of how many.
+    /// Index of this rank among those of its host, and their number.
     place: usize,
     ranks: usize,
 }
@@ -87,8 +87,8 @@ impl Hosts {
         Ok(Hosts { count: names.len() as u64, place, ranks })
     }
 
-    /// The files whose values differ between hosts, on all ranks. The ranks of a host share
-    /// the files. Hashes are summed: a host whose hash is not the mean of all sees that.
+    /// Returns the files whose values differ between hosts, on all ranks. The files are distributed
+    /// over the ranks of each host. Hashes are summed: a host whose hash is not the mean reports it.
     fn differing(
         &self,
         comm: &dyn Communicator,
@@ -117,17 +117,17 @@ impl Hosts {
     }
 }
 
-/// The files of a list that are compared.
+/// Returns the indices of the files that are compared.
 fn compared(files: usize) -> Vec<usize> {
     let count = files.min(MOST_FILES);
     (0..count).map(|i| i * files / count).collect()
 }
 
-/// Length, time of change and a hash of blocks of a file, or why it cannot be read.
+/// Returns length, modification time and a hash of blocks of a file, or why it cannot be read.
 fn sample(path: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let data = std::fs::metadata(path)?;
-        // A pipe would be waited for; what reads the file refuses it.
+        // Reading a pipe would wait; the reader of the file refuses it.
         if !data.is_file() {
             return Ok("not a regular file".to_string());
         }
@@ -145,7 +145,7 @@ fn sample(path: &Path) -> String {
     read().unwrap_or_else(|error| error.to_string())
 }
 
-/// Start and length of the blocks of a file of so many bytes.
+/// Returns start and length of the blocks of a file of this length.
 fn blocks(bytes: u64) -> Vec<(u64, u64)> {
     if bytes <= WHOLE {
         return vec![(0, bytes)];
@@ -156,7 +156,7 @@ fn blocks(bytes: u64) -> Vec<(u64, u64)> {
     [0, last].into_iter().chain(seeded).map(|start| (start, BLOCK)).collect()
 }
 
-/// Hosts by value, those of the majority first.
+/// Describes the hosts by value, those of the majority first.
 fn describe_hosts(all: &[Vec<u8>]) -> String {
     let texts = all.iter().map(|message| String::from_utf8_lossy(message).to_string());
     let mut values: Vec<(String, Vec<String>)> = Vec::new();
@@ -201,7 +201,7 @@ mod tests {
         (folder, paths)
     }
 
-    /// Compares on `ranks` ranks, dealt to the hosts in turns.
+    /// Compares on `ranks` ranks, assigned to the hosts in turns.
     fn compare(ranks: usize, paths: &[Vec<PathBuf>]) -> Vec<Result<()>> {
         Threads::run(ranks, |comm| {
             let host = comm.rank() % paths.len();

@@ -1,10 +1,13 @@
 //! The engine on a GPU: an adapter to the kernels of the crate `taiga-flow-gpu`.
 
-use super::{Adam, Batch, Engine, FixedSum, RankResources, Weights};
+use super::fixed::FixedSum;
+use super::interface::{Batch, Engine};
+use super::resources::RankResources;
 use crate::config::EngineChoice;
 use crate::error::{Error, Fault, Result};
 use taiga_flow_gpu::device::{self, Backend, DeviceError, DeviceFlow, DeviceInfo};
 use taiga_flow_gpu::spec::FlowSpec;
+use taiga_flow_gpu::training::{Adam, Weights};
 
 /// A GPU engine, or the reason to use the CPU.
 pub enum DeviceChoice {
@@ -43,8 +46,13 @@ fn gpus() -> std::result::Result<Vec<DeviceInfo>, String> {
     // A GPU has a device file. Without this check a software driver would be started and stopped
     // for nothing.
     let has_gpu = std::path::Path::new("/dev/dri").exists();
-    let found = if has_gpu { device::devices(Backend::Vulkan) } else { Ok(Vec::new()) };
-    let found = found.unwrap_or_default();
+    if !has_gpu {
+        return Err(format!("{why}; no GPU on Vulkan"));
+    }
+    let found = match device::devices(Backend::Vulkan) {
+        Ok(found) => found,
+        Err(error) => return Err(format!("{why}; {error}")),
+    };
     let found: Vec<DeviceInfo> = found.into_iter().filter(DeviceInfo::is_discrete).collect();
     if found.is_empty() { Err(format!("{why}; no GPU on Vulkan")) } else { Ok(found) }
 }

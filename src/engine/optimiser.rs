@@ -5,8 +5,8 @@
 //! parameters stay equal without communication. The loops are compiled per instruction set, like
 //! the kernels of the engine: without one, a fused multiply-add is a function call.
 
+use super::fixed::{FIXED_ONE, FixedSum};
 use super::simd::{Isa, vectorised};
-use super::{FIXED_ONE, FixedSum};
 use taiga_flow_gpu::training::{Adam, Weights};
 
 /// Weights in training, and the sums of the current step.

@@ -67,14 +67,7 @@ impl Preparation {
         let Fixed { status: s, scaled: x, jacobian: j } = fixed;
         self.prepare_part(Which::Fixed, &columns, None, s, x, j);
         for k in 0..positions {
-            let column = |(c, name): (usize, &String)| -> &[f32] {
-                match OF_POSITION.iter().position(|known| known == name) {
-                    Some(which) => seen.column(which, k),
-                    None => columns[c],
-                }
-            };
-            let quantities = self.selection.quantities().iter().enumerate();
-            let columns: Vec<&[f32]> = quantities.map(column).collect();
+            let columns = columns_at(self.selection.quantities(), &columns, seen, k);
             let at = k * rows..(k + 1) * rows;
             let scaled = &mut scaled[at.start * width..at.end * width];
             let (status, jacobian) = (&mut status[at.clone()], &mut jacobian[at]);
@@ -138,6 +131,20 @@ impl Preparation {
                 },
             );
     }
+}
+
+/// Returns the columns of `quantities` at position k: those of the position, else fixed ones.
+fn columns_at<'c>(
+    quantities: &[String],
+    fixed: &[&'c [f32]],
+    seen: &'c PositionColumns,
+    k: usize,
+) -> Vec<&'c [f32]> {
+    let column = |(name, fixed): (&String, &&'c [f32])| {
+        let which = OF_POSITION.iter().position(|known| known == name);
+        which.map_or(*fixed, |which| seen.column(which, k))
+    };
+    quantities.iter().zip(fixed).map(column).collect()
 }
 
 /// Returns Σ ln|dc/dx| of the features `of`.

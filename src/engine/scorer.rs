@@ -4,9 +4,11 @@
 //! training. Rows without a likelihood get NaN and status bits. Rows outside the cuts get both a
 //! likelihood and the status bit.
 
+use super::interface::Engine;
 use super::positions::OF_POSITION;
 use super::preparation::{Preparation, Prepared, ROWS_TOGETHER};
-use super::{Engine, RankResources};
+use super::resources::RankResources;
+use super::start::start;
 use crate::config::Class;
 use crate::data::schema::canonical_unit;
 use crate::data::schema::features::scaler_log_det;
@@ -65,13 +67,19 @@ pub struct Scored {
 
 impl Scorer {
     /// Starts one engine per flow of the model and sets its parameters.
+    ///
+    /// # Errors
+    /// Errors of the engine, or of the cuts of the card.
     pub fn new(model: Model, place: &RankResources) -> Result<Scorer> {
         let Model { card, flows: mut params, .. } = model;
         let normal = card.score_class();
         let mut flows = Vec::new();
         for (number, (name, flow)) in card.flows_in_order().enumerate() {
-            let mut engine = super::start(&place.for_flow(number), &flow.spec)?;
-            engine.set_params(&params.remove(name).unwrap_or_default())?;
+            let mut engine = start(&place.for_flow(number), &flow.spec)?;
+            let params = params.remove(name).ok_or_else(|| {
+                Fault::new("the model has no parameters of a flow").dataset(name).internal()
+            })?;
+            engine.set_params(&params)?;
             flows.push((name.clone(), engine));
         }
         let features: Vec<_> = card.features.iter().map(|f| f.feature.clone()).collect();
@@ -93,12 +101,18 @@ impl Scorer {
     }
 
     /// Adds the expression for the weight of an event (`selection.weight`) and its quantities.
+    ///
+    /// # Errors
+    /// Usage error if the expression is invalid.
     pub fn weighted(mut self, weight: Option<&str>) -> Result<Scorer> {
         self.preparation.selection = self.preparation.selection.with_weight(weight)?;
         Ok(self)
     }
 
     /// Adds bins of a quantity or an expression (`selection.bin`) and its quantities.
+    ///
+    /// # Errors
+    /// Usage error if the expression is invalid.
     pub fn binned(mut self, per: &str, edges: &[f64]) -> Result<Scorer> {
         self.preparation.selection = self.preparation.selection.with_bins(per, edges)?;
         Ok(self)
@@ -145,6 +159,9 @@ impl Scorer {
     }
 
     /// Scores a block that was read with `selection().quantities()`.
+    ///
+    /// # Errors
+    /// Errors of the engine.
     pub fn score(&self, block: &Block, scored: &mut Scored) -> Result<()> {
         let mut prepared = std::mem::take(&mut scored.prepared);
         self.preparation.prepare(block, &mut prepared);
@@ -160,6 +177,9 @@ impl Scorer {
     }
 
     /// Computes all scores from prepared features; moves the status to `scored`.
+    ///
+    /// # Errors
+    /// Errors of the engine.
     pub fn score_prepared(&self, prepared: &mut Prepared, scored: &mut Scored) -> Result<()> {
         std::mem::swap(&mut prepared.status, &mut scored.status);
         let (all, flows) = (scored.status.len(), self.flows.len());

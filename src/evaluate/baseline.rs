@@ -1,8 +1,8 @@
-//! A conventional classifier beside the model, on the same features, cuts, split and weights:
-//! a random forest (Breiman 2001) of the events that the model was trained on.
+//! Random forest (Breiman 2001) that the model is compared with, on the same features, cuts, split
+//! and weights, grown from the training events of the model.
 //!
-//! The forest is the same on every rank: it is grown from events in the order of a hash of
-//! file and row, from a seed.
+//! The forest is the same on every rank: it is grown from a seed, with the events in the order of a
+//! hash of file and row.
 
 use super::EvaluatedParts;
 use crate::comm::{Communicator, Work};
@@ -24,21 +24,21 @@ use taiga_flow_gpu::random::Stream;
 
 const TREES: usize = 100;
 const LEAST_IN_LEAF: usize = 5;
-/// Events of a class that it is grown from, at most: more takes minutes and gains little.
+/// Most events of a class that a forest is grown from: more take minutes and gain little.
 const MOST: usize = 50_000;
 /// Rows read at a time.
 const WINDOW: u64 = 65_536;
 
 type FittedForest = RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>;
 
-/// A forest that gives the share of gammas in the leaves of an event.
+/// Forest that returns the share of gammas in the leaves of an event.
 pub struct Forest {
     model: FittedForest,
     pub trees: u64,
     pub events: ClassCounts,
 }
 
-/// An event that a forest is grown from.
+/// Event that a forest is grown from.
 struct TrainingEvent {
     key: u64,
     features: Vec<f64>, // scaled
@@ -98,8 +98,8 @@ impl Forest {
     }
 }
 
-/// Refuses to grow a forest from events that are evaluated: of a file in both lists, no
-/// train or validation part may be.
+/// Refuses to grow a forest from evaluated events: train and validation parts of a file in both
+/// lists must not be evaluated.
 pub fn refuse_overlap(model: &[Source], evaluated: &[(&Source, EvaluatedParts)]) -> Result<()> {
     for (source, parts) in evaluated {
         let apart = matches!(parts, EvaluatedParts::Only(Part::Test | Part::Calibration));
@@ -120,7 +120,7 @@ pub fn refuse_overlap(model: &[Source], evaluated: &[(&Source, EvaluatedParts)])
     Ok(())
 }
 
-/// Takes up the usable events of the train and validation parts of a file, by class.
+/// Adds the usable events of the train and validation parts of a file, by class.
 fn take(
     comm: &dyn Communicator,
     scorer: &Scorer,

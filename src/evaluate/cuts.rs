@@ -1,4 +1,4 @@
-//! TAIGA's standard cuts for one telescope as a baseline, on the rows that are evaluated.
+//! Standard cuts of TAIGA for one telescope, as a baseline on the evaluated rows.
 
 use crate::data::schema::canonical_unit;
 use crate::data::table::Table;
@@ -12,24 +12,24 @@ const SHAPE: &str = "size > 120 p.e., 0.36 < dist < 1.44 deg, 0.024 < width < 0.
                      0.047 deg, length < 0.145 log10(size) deg";
 const MOST_THETA2: f64 = 0.05; // deg²
 
-/// The cuts on a set of files, and what they read.
+/// Cuts on a set of files.
 pub struct Cuts {
     theta2: Theta2,
 }
 
-/// Where the squared angle to the source is from.
+/// Source of the squared angle to the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Theta2 {
     /// A column of the files.
     Column,
-    /// DISP, of alpha: the nearer one of two points.
+    /// DISP, from alpha: the nearer one of two points.
     Disp,
-    /// Not known: no cut on it.
+    /// Unknown, without a cut.
     Unknown,
 }
 
 impl Cuts {
-    /// Returns the cuts that all files can be asked for.
+    /// Returns the cuts that all files support.
     ///
     /// # Errors
     /// An input error where a file lacks size, dist, width or length, or has them in other units.
@@ -71,7 +71,7 @@ impl Cuts {
         Ok(Cuts { theta2 })
     }
 
-    /// Quantities that the cuts read, in the order of [`Cuts::passes`].
+    /// Returns the quantities that the cuts read, in the order of [`Cuts::passes`].
     pub fn quantities(&self) -> Vec<&'static str> {
         let more = match self.theta2 {
             Theta2::Column => Some("theta2"),
@@ -81,7 +81,7 @@ impl Cuts {
         NEEDED.into_iter().chain(more).collect()
     }
 
-    /// Whether values of [`Cuts::quantities`] pass; what is not finite does not.
+    /// Returns whether values of [`Cuts::quantities`] pass; values that are not finite do not.
     pub fn passes(&self, value: impl Fn(usize) -> f64) -> bool {
         let [size, dist, width, length] = [0, 1, 2, 3].map(&value);
         let log_size = libm::log10(size);
@@ -104,7 +104,7 @@ impl Cuts {
             }
     }
 
-    /// The cuts in words.
+    /// Returns the cuts as text.
     pub fn text(&self) -> String {
         let theta2 = match self.theta2 {
             Theta2::Column => ", θ² < 0.05 deg²",

@@ -1,8 +1,9 @@
-//! Reliance of a model on each feature (permutation importance, Breiman 2001): the events are
-//! scored again with a feature's value taken from another event of either class. The loss of
-//! area under the ROC curve says how much this model uses the feature, also where it could do
-//! without: values are exchanged against correlated ones, which gives events that do not exist.
-//! What a feature is worth to training is measured by `sweep --leave-one-out`.
+//! Reliance of a model on each feature (permutation importance, Breiman 2001).
+//!
+//! The events are scored again with the value of a feature taken from an event of either class. The
+//! loss of area under the ROC curve measures how much this model uses the feature, even if a model
+//! without it would be as good: the exchange breaks correlations and gives events that do not exist.
+//! `sweep --leave-one-out` measures the value of a feature for training.
 
 use crate::data::table::{Block, Request, Table};
 use crate::dataset::event_store::class_of;
@@ -11,7 +12,7 @@ use crate::engine::{Scored, Scorer};
 use crate::error::Result;
 use taiga_flow_gpu::random::Stream;
 
-/// Rows of each file that values are taken from.
+/// Number of first rows of each file that values are taken from.
 const ROWS: u64 = 65_536;
 
 /// Values of the features of usable events, by class.
@@ -21,7 +22,7 @@ pub struct FeatureValues {
 }
 
 impl FeatureValues {
-    /// From the first rows of each file; the same on every rank.
+    /// Reads the values from the first rows of each file; the same on every rank.
     pub fn read(scorer: &Scorer, sources: &[Source]) -> Result<FeatureValues> {
         let features = scorer.card.features.len();
         let mut pool = FeatureValues { values: vec![[Vec::new(), Vec::new()]; features] };
@@ -49,7 +50,7 @@ impl FeatureValues {
         self.values.len()
     }
 
-    /// A value of feature `d`; both classes are as likely.
+    /// Returns a value of feature `d`, from either class with equal probability.
     fn value(&self, d: usize, draw: Stream, row: u64) -> Option<f32> {
         let [hadrons, gammas] = &self.values[d];
         let from = match draw.uniform(2 * row) < 0.5 {
@@ -61,8 +62,8 @@ impl FeatureValues {
         from.get((draw.uniform(2 * row + 1) * from.len() as f64) as usize).copied()
     }
 
-    /// Appends the scores of some rows of a block, without each of the features in turn;
-    /// `place` is the number of the file, and its row that the block begins at.
+    /// Appends the scores of some rows of a block, without each of the features in turn; `place` is
+    /// the number of the file and of the first row of the block.
     pub fn scores(
         &self,
         scorer: &Scorer,
@@ -87,7 +88,7 @@ impl FeatureValues {
     }
 }
 
-/// The draws of a feature's values in a block, given the number of its file and its first row.
+/// Returns the random stream of a feature in a block, from the number of its file and its first row.
 fn draws([file, first]: [u64; 2], feature: usize) -> Stream {
     Stream::new(first, "importance", &[file, feature as u64])
 }

@@ -1,6 +1,7 @@
-//! Recognises files that a model was trained on: by their hash, else by their events.
+//! Recognises files that a model was trained on: by their hash, otherwise by their events.
 
-use super::{EvaluatedParts, Options, WINDOW, is_unknown, parts_of, trained_as};
+use super::parts::{EvaluatedParts, is_unknown, parts_of, trained_as};
+use super::{Options, WINDOW};
 use crate::comm::{Communicator, Work, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::selection::split::Part;
@@ -12,23 +13,24 @@ use crate::engine::{Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::{DataFile, ModelSketches};
 
-/// Windows of a file that are looked at, evenly spread.
+/// Most windows of a file that are compared, evenly spread.
 const MOST_WINDOWS: u64 = 16;
-/// Found of events that were not trained on, by chance: the share, and some more.
+/// Share of events found by chance among those that were not trained on, and a number of events
+/// added to it.
 const BY_CHANCE: f64 = 0.01;
 const SOME: f64 = 3.0;
 
-/// A file as the model knows it.
+/// File, compared with the training data of the model.
 pub struct Known<'c> {
     /// The same file among those that were trained on.
     pub file: Option<&'c DataFile>,
-    /// What of it is evaluated.
+    /// Parts that are evaluated.
     pub parts: EvaluatedParts,
-    /// How it was recognised, where its hash was not.
+    /// Warning of training events.
     pub warning: Option<String>,
 }
 
-/// Tells of each file whether the model was trained on it, on all ranks alike.
+/// Finds out for each file whether the model was trained on it. A collective.
 ///
 /// # Errors
 /// Input, where a file holds training events whose part cannot be found again.
@@ -55,7 +57,7 @@ pub fn known<'c>(
             let seen = sync_result(comm, TrainingOverlap::count(comm, scorer, sketches, source))?;
             let seen = seen.reduce(comm)?;
             let found = match (seen.warning(sketches, source, is_chosen), is_chosen) {
-                // The part that was asked for is evaluated all the same.
+                // The requested part is evaluated in any case.
                 (Err(Error::Input(fault)), true) => {
                     Some(format!("{fault}: the figures are too good"))
                 }
@@ -76,21 +78,21 @@ pub fn known<'c>(
     Ok(all)
 }
 
-/// Events of a file, and how many of them are among those trained on.
+/// Events of a file, and the number of training events among them.
 #[derive(Debug, Clone, Copy, Default)]
 struct TrainingOverlap {
-    /// Names that could be found, and those that were: of showers, then of rows.
+    /// Names that could be found, and those that were found, of showers and of rows.
     keys: [u64; 2],
     contents: [u64; 2],
-    /// Usable events in what was looked at, and those of them with a key.
+    /// Usable events in the windows, and those of them with a key.
     events: u64,
     keyed: u64,
-    /// Rows that were looked at.
+    /// Rows in the windows.
     rows: u64,
 }
 
 impl TrainingOverlap {
-    /// Counts in this rank's windows.
+    /// Counts the events in the windows of this rank.
     fn count(
         comm: &dyn Communicator,
         scorer: &Scorer,
@@ -130,7 +132,7 @@ impl TrainingOverlap {
                 let fits = |c: &i8| of_file.is_none_or(|f| f == *c || is_unknown(source, f));
                 let class = class_of(source, &block, row).filter(|c| *c >= 0 && fits(c));
                 let Some(class) = class else { continue };
-                // Runs of real hadrons are known by the card.
+                // The card lists the runs of real hadrons.
                 if of_runs && class == Class::Hadron.code() {
                     continue;
                 }
@@ -205,12 +207,12 @@ fn refused(source: &Source, found: f64, events: f64) -> Error {
     Fault::new("the model was trained on events of this file")
         .file(&source.path)
         .expected("events that it has not seen, or keys by which its test part can be found")
-        .found(format!("{found} of {events} events with the values of training events, under other keys or of another class"))
+        .found(format!("{found} of {events} events with the values of training events, under other keys or in the other class"))
         .advice("evaluate the files of the training, whose test part is known; --part all evaluates all")
         .input()
 }
 
-/// Looks a name up, if it can be found.
+/// Looks up a name that the sketch keeps.
 fn find(sketch: Option<&Sketch>, name: Option<Name>, [all, found]: &mut [u64; 2]) {
     let Some((sketch, name)) = sketch.zip(name) else { return };
     if sketch.shape.keeps(name) {
@@ -219,7 +221,7 @@ fn find(sketch: Option<&Sketch>, name: Option<Name>, [all, found]: &mut [u64; 2]
     }
 }
 
-/// Whether more are found than by chance.
+/// Returns whether more names are found than by chance.
 fn exceeds([all, found]: [u64; 2], repeats: f64) -> bool {
     found as f64 > (BY_CHANCE + 2.0 * repeats) * all as f64 + SOME
 }

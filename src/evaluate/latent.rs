@@ -1,6 +1,7 @@
-//! Latent points of a seeded choice of the evaluated events, class by class: those with the
-//! lowest hashes of file and row, so that the choice does not depend on the ranks. Computed
-//! by the reference in f64, which any engine agrees with.
+//! Latent points of a seeded sample of the evaluated events of each class.
+//!
+//! The sample has the lowest hashes of file and row, so that it does not depend on the ranks. The
+//! f64 reference computes the points; all engines agree with it.
 
 use crate::comm::Communicator;
 use crate::config::{Class, Transform};
@@ -11,12 +12,12 @@ use rayon::prelude::*;
 use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::reference::ReferenceFlow;
 
-/// Events of a class that are looked at, at most: distances of 0.02 are then seen.
+/// Most events of a class, with which distances of 0.02 are found.
 const MOST: usize = 4096;
-/// Name of the flow that has learnt no class of real events.
+/// Name of the flow that was not trained on real events.
 const ANOMALY: &str = "anomaly";
 
-/// An event that was chosen.
+/// Sampled event.
 #[derive(Debug, Clone, PartialEq)]
 struct LatentEvent {
     key: u64,
@@ -24,7 +25,7 @@ struct LatentEvent {
     features: Vec<f32>, // scaled
 }
 
-/// The events chosen so far, by class.
+/// Sampled events by class.
 #[derive(Debug, Default)]
 pub struct LatentSample {
     of: [Vec<LatentEvent>; 2], // gammas, hadrons
@@ -41,7 +42,7 @@ impl LatentSample {
         }
     }
 
-    /// The choice over the events of all ranks, on every rank.
+    /// Merges the samples of all ranks, on every rank.
     pub fn gather(mut self, comm: &dyn Communicator, features: usize) -> Result<LatentSample> {
         let width = 16 + 4 * features;
         let mut all = LatentSample::default();
@@ -61,7 +62,7 @@ impl LatentSample {
         Ok(all)
     }
 
-    /// What the flows of a model make of them.
+    /// Returns the latent points of the events in each flow of a model.
     pub fn latent(&self, card: &Card, model: &Model) -> Vec<LatentPoints> {
         let names: Vec<String> = card.features.iter().map(|f| f.feature.name.clone()).collect();
         let signed = |d: &usize| card.features[*d].feature.transform == Transform::Signed;
@@ -71,7 +72,7 @@ impl LatentSample {
             let reference = ReferenceFlow::<f64>::new(&flow.spec, params);
             let point = |chosen: &LatentEvent| {
                 let mut x: Vec<f64> = chosen.features.iter().map(|x| f64::from(*x)).collect();
-                // The flow has learnt both signs.
+                // The flow was trained on both signs.
                 for (i, d) in signed.iter().enumerate() {
                     if chosen.key >> (8 + i) & 1 == 1 {
                         x[*d] = -x[*d];
@@ -103,7 +104,7 @@ impl LatentEvent {
     }
 }
 
-/// Keeps those with the lowest keys, in their order; equal keys are told apart by content.
+/// Keeps the events with the lowest keys, in their order; content decides between equal keys.
 fn lowest(chosen: &mut Vec<LatentEvent>) {
     chosen.sort_by(|a, b| {
         let features = |c: &LatentEvent| c.features.iter().map(|x| x.to_bits()).collect::<Vec<_>>();

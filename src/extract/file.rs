@@ -8,13 +8,14 @@ use super::{Options, not_of_hadrons};
 use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp::{self, Stamp};
 use crate::data::images::{ImageBlock, ImageFile, ImageReader, ImageSet, Sigma, camera_file};
-use crate::data::schema::columns::{ColumnValues, ColumnWriter};
+use crate::data::schema::columns::{ColumnValues, ColumnWriter, refuse_equal_names};
 use crate::data::table::events;
 use crate::error::{Fault, Result};
 use crate::hillas::{
     BUILT_IN_CAMERAS, Camera, CleaningThresholds, FOCAL_LENGTH_CM, Islands, STATUS_BITS,
     ThresholdComparison,
 };
+use crate::storage::FolderIdentity;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -46,6 +47,8 @@ pub fn requested_camera(options: &Options) -> Result<Option<Camera>> {
 pub struct FileExtractor<'a> {
     pub comm: &'a dyn Communicator,
     pub options: &'a Options,
+    /// The output folder when the extraction began.
+    pub folder: &'a FolderIdentity,
     pub camera: Option<&'a Camera>,
     /// Hash of the settings.
     pub settings: &'a str,
@@ -75,6 +78,7 @@ impl FileExtractor<'_> {
             return Err(Fault::new("no images in the file").file(input).input());
         };
         let plan = ColumnPlan::new(first, options);
+        refuse_equal_names(&plan.specs, input)?;
         let mut writer = ColumnWriter::create(output, events::GROUP, &plan.specs, true)?;
         let mut counts = [0u64; STATUS_BITS.len()];
         for (index, set) in sets.iter().enumerate() {
@@ -89,6 +93,7 @@ impl FileExtractor<'_> {
                 .advice("wait until its writer has finished")
                 .input());
         }
+        self.folder.check()?;
         let images = finish(writer, &file, [&input_blake3, settings], options)?;
         let status = STATUS_BITS.iter().zip(counts).map(|((_, name), n)| ((*name).to_string(), n));
         let file = ExtractedFile {

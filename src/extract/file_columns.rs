@@ -64,7 +64,7 @@ impl ColumnPlan {
         ColumnPlan { specs, layout, copied, source, fixed_class }
     }
 
-    /// Returns the source positions x and y (rows) of a block as they are written [deg]; empty
+    /// Returns the source positions x and y (rows) of a block for the output [deg]; empty
     /// without a source.
     pub fn sources(&self, block: &ImageBlock) -> [Vec<f32>; 2] {
         match self.source {

@@ -33,7 +33,7 @@ use crate::dataset::output::started::{self, Start, Started};
 use crate::engine::{self, RankResources};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
-use crate::storage;
+use crate::storage::{self, FolderIdentity};
 use manifest::EarlierExtractions;
 use resume::{ExtractionSurveyor, FileState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,6 +142,7 @@ fn extract_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> R
     if !is_read_only {
         preflight::shared_folder(comm, folder)?;
     }
+    let identity = &sync_result(comm, FolderIdentity::of(&options.output))?;
     let comm: &dyn Communicator = &watch(comm, folder, options.watchdog)?;
     let resumes_overwriting = start.resumes_overwriting;
     let surveyor =
@@ -160,14 +161,14 @@ fn extract_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> R
             comm.size()
         );
     }
-    let extractor =
-        file::FileExtractor { comm, options, camera: camera.as_ref(), settings: &settings, stop };
+    let (camera, settings) = (camera.as_ref(), settings.as_str());
+    let extractor = file::FileExtractor { comm, options, folder: identity, camera, settings, stop };
     let mut report = extract_files(&extractor, &left)?;
     if is_root(comm) {
         report.failures.splice(0..0, assignment.unusable.iter().cloned());
         add_surveyed(&mut report, states);
     }
-    let ending = ExtractionEnd { options, assignment: &assignment, settings: &settings };
+    let ending = ExtractionEnd { options, folder: identity, assignment: &assignment, settings };
     ending.finish(comm, &earlier, &report)
 }
 
@@ -292,6 +293,8 @@ fn not_of_hadrons(found: &str) -> Error {
 /// Last step of an extraction.
 struct ExtractionEnd<'a> {
     options: &'a Options,
+    /// The output folder when the extraction began.
+    folder: &'a FolderIdentity,
     assignment: &'a Assignment,
     settings: &'a str,
 }
@@ -304,7 +307,7 @@ impl ExtractionEnd<'_> {
         earlier: &EarlierExtractions,
         mine: &ExtractionReport,
     ) -> Result<Summary> {
-        let ExtractionEnd { options, assignment, settings } = self;
+        let ExtractionEnd { options, assignment, settings, .. } = self;
         let all = mine.gather(comm, |file| &file.output)?;
         let outcome = all.refuse_all_failed();
         let summary = Summary::new(settings, all.files.clone(), all.failed(assignment));
@@ -329,6 +332,7 @@ impl ExtractionEnd<'_> {
         earlier: &EarlierExtractions,
     ) -> Result<BTreeMap<String, FailedFile>> {
         let options = self.options;
+        self.folder.check()?;
         let is_read_only = storage::is_read_only(&options.output);
         if !is_read_only {
             Given::new(&options.inputs, options.root.as_deref(), "h5").record(&options.output)?;

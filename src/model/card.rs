@@ -6,10 +6,11 @@ use super::reference::Reference;
 use crate::config::{Anomalies, Class, Cut, Mode, SplitConfig};
 use crate::data::schema::features::{MEASURE, ScaledFeature};
 use crate::dataset::event_store::RowCounts;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::statistics::{BinnedThresholds, Calibration, Measured, NullDistribution, Threshold};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::spec::{FlowSpec, Split as FeatureSplit};
 
@@ -260,38 +261,8 @@ impl Card {
     /// # Errors
     /// Input error with the first value that it cannot use.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |what: &str, expected: String, found: String| {
-            Fault::new(what)
-                .expected(expected)
-                .found(found)
-                .advice("score with the taiga-flow version that wrote the model")
-                .input()
-        };
-        let known = (VERSION..=VERSION_WITH_REFERENCE).contains(&self.version);
-        if self.format != FORMAT || !known {
-            let found = format!("{} version {}", self.format, self.version);
-            return Err(refuse(
-                "unknown model format",
-                format!("{FORMAT} version {VERSION} to {VERSION_WITH_REFERENCE}"),
-                found,
-            ));
-        }
-        if self.measure != MEASURE {
-            return Err(refuse("unknown measure of log p", MEASURE.into(), self.measure.clone()));
-        }
-        let classes: Vec<Class> = self.flows.values().map(|flow| flow.class).collect();
-        let fit = match classes.as_slice() {
-            [_] => !self.mode.is_ratio(),
-            [a, b] => self.mode.is_ratio() && a != b,
-            _ => false,
-        };
-        if !fit {
-            return Err(refuse(
-                "the flows do not fit the mode",
-                "one flow, or for a ratio one flow of either class".to_string(),
-                format!("{} of {classes:?}", self.mode.name()),
-            ));
-        }
+        self.check_format()?;
+        self.check_flows()?;
         if let Some(calibration) = &self.calibration {
             calibration.validate()?;
         }
@@ -307,16 +278,13 @@ impl Card {
         if let Some(off) = &self.training.off_source
             && !off.runs.is_sorted()
         {
-            return Err(refuse("invalid runs", "ascending runs".into(), "unsorted runs".into()));
+            return Err(refuse("invalid runs", "ascending runs", "unsorted runs"));
         }
         for flow in self.flows.values() {
             flow.validate(self.features.len())?;
         }
-        let unusable = self
-            .features
-            .iter()
-            .find(|f| !(f.mean.is_finite() && f.std.is_finite() && f.std > 0.0));
-        if let Some(feature) = unusable {
+        let is_usable = |f: &&ScaledFeature| f.mean.is_finite() && f.std.is_finite() && f.std > 0.0;
+        if let Some(feature) = self.features.iter().find(|f| !is_usable(f)) {
             let found = format!("mean {}, standard deviation {}", feature.mean, feature.std);
             return Err(Fault::new("invalid scaler")
                 .column(&feature.feature.name)
@@ -325,6 +293,49 @@ impl Card {
         }
         Ok(())
     }
+
+    /// Checks format, version and measure.
+    fn check_format(&self) -> Result<()> {
+        let known = (VERSION..=VERSION_WITH_REFERENCE).contains(&self.version);
+        if self.format != FORMAT || !known {
+            return Err(refuse(
+                "unknown model format",
+                format!("{FORMAT} version {VERSION} to {VERSION_WITH_REFERENCE}"),
+                format!("{} version {}", self.format, self.version),
+            ));
+        }
+        if self.measure != MEASURE {
+            return Err(refuse("unknown measure of log p", MEASURE, &self.measure));
+        }
+        Ok(())
+    }
+
+    /// Checks number and classes of the flows.
+    fn check_flows(&self) -> Result<()> {
+        let classes: Vec<Class> = self.flows.values().map(|flow| flow.class).collect();
+        let fit = match classes.as_slice() {
+            [_] => !self.mode.is_ratio(),
+            [a, b] => self.mode.is_ratio() && a != b,
+            _ => false,
+        };
+        if fit {
+            return Ok(());
+        }
+        Err(refuse(
+            "the flows do not fit the mode",
+            "one flow, or for a ratio one flow of either class",
+            format!("{} of {classes:?}", self.mode.name()),
+        ))
+    }
+}
+
+/// Returns the error for a card of a different version.
+fn refuse(what: &str, expected: impl Display, found: impl Display) -> Error {
+    Fault::new(what)
+        .expected(expected)
+        .found(found)
+        .advice("score with the taiga-flow version that wrote the model")
+        .input()
 }
 
 impl FlowCard {

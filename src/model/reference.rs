@@ -41,6 +41,20 @@ pub struct ClassReference {
     pub log_prob: Vec<f64>,
 }
 
+impl ClassReference {
+    /// Returns whether all quantiles are ascending, and as many as there are fractions.
+    fn is_valid(&self, fractions: usize) -> bool {
+        let fits = |q: &[f64]| q.len() == fractions && is_ascending(q);
+        let log_prob = self.log_prob.is_empty() || fits(&self.log_prob);
+        log_prob && self.features.values().all(|q| fits(q))
+    }
+}
+
+/// Returns whether all numbers are finite and ascending.
+fn is_ascending(numbers: &[f64]) -> bool {
+    numbers.iter().all(|x| x.is_finite()) && numbers.is_sorted()
+}
+
 /// A sketch; its bits are a tensor of bytes in the model file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SketchCard {
@@ -103,6 +117,35 @@ fn without_rounding(end: f64, range: [f64; 2]) -> f64 {
     if end.abs() < ROUNDING_OF_RANGE * size { 0.0 } else { end }
 }
 
+/// Returns the bounds of a feature in some classes; the usual range is extended by `widths` of its
+/// width.
+fn feature_bounds(
+    classes: &[&ClassReference],
+    feature: &ScaledFeature,
+    widths: f32,
+) -> Option<FeatureBounds> {
+    let name = &feature.feature.name;
+    let quantiles = classes.iter().filter_map(|class| class.features.get(name));
+    let ends = quantiles.filter_map(|q| Some([*q.first()?, *q.last()?]));
+    let usual = ends.reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])?;
+    let usual = usual.map(|x| without_rounding(x, usual));
+    let scaled = usual.map(|x| feature.scaled(x as f32));
+    let (low, high) = (scaled[0].min(scaled[1]), scaled[0].max(scaled[1]));
+    if !(low.is_finite() && high.is_finite()) {
+        return None;
+    }
+    // A value that all events share may differ by rounding.
+    let margin = widths * (high - low) + ROUNDING;
+    Some(FeatureBounds {
+        name: name.clone(),
+        unit: feature.unit.clone(),
+        usual,
+        low: low - margin,
+        high: high + margin,
+        signed: feature.feature.transform == Transform::Signed,
+    })
+}
+
 impl Reference {
     /// Returns the bounds to compare events of a class with. Without a class, or for a class that
     /// was not trained on, these are the ranges of all classes together. `flows` has the classes of
@@ -120,28 +163,7 @@ impl Reference {
         };
         let known = own.is_some() || self.classes.len() > 1;
         let widths = WIDTHS[usize::from(!known)];
-        let of_feature = |feature: &ScaledFeature| -> Option<FeatureBounds> {
-            let name = &feature.feature.name;
-            let quantiles = classes.iter().filter_map(|class| class.features.get(name));
-            let ends = quantiles.filter_map(|q| Some([*q.first()?, *q.last()?]));
-            let usual = ends.reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])?;
-            let usual = usual.map(|x| without_rounding(x, usual));
-            let scaled = usual.map(|x| feature.scaled(x as f32));
-            let (low, high) = (scaled[0].min(scaled[1]), scaled[0].max(scaled[1]));
-            if !(low.is_finite() && high.is_finite()) {
-                return None;
-            }
-            // A value that all events share may differ by rounding.
-            let margin = widths * (high - low) + ROUNDING;
-            Some(FeatureBounds {
-                name: name.clone(),
-                unit: feature.unit.clone(),
-                usual,
-                low: low - margin,
-                high: high + margin,
-                signed: feature.feature.transform == Transform::Signed,
-            })
-        };
+        let of_feature = |feature: &ScaledFeature| feature_bounds(&classes, feature, widths);
         let least = |flow: &Class| {
             let of_flow = classes.iter().find(|class| class.class == *flow)?;
             of_flow.log_prob.first().map(|least| least - LOG_PROB_MARGIN)
@@ -163,16 +185,11 @@ impl Reference {
     /// # Errors
     /// Input error if quantiles are missing, not finite or not ascending.
     pub fn validate(&self) -> Result<()> {
-        let ascending = |q: &[f64]| q.iter().all(|x| x.is_finite()) && q.is_sorted();
         let count = self.fractions.len();
-        let fits = |q: &[f64]| q.len() == count && ascending(q);
-        let of_class = |class: &ClassReference| {
-            class.features.values().all(|q| fits(q))
-                && (class.log_prob.is_empty() || fits(&class.log_prob))
-        };
+        let fractions = count >= 2 && is_ascending(&self.fractions);
+        let classes = self.classes.iter().all(|class| class.is_valid(count));
         let sketches = self.keys.iter().chain(&self.contents).all(SketchCard::is_valid);
-        if count >= 2 && ascending(&self.fractions) && self.classes.iter().all(of_class) && sketches
-        {
+        if fractions && classes && sketches {
             return Ok(());
         }
         Err(Fault::new("a reference that cannot be used")

@@ -72,6 +72,9 @@ impl Model {
     }
 
     /// Writes the file atomically; returns its blake3.
+    ///
+    /// # Errors
+    /// Environment error if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<String> {
         let bytes = self.to_bytes()?;
         storage::write_file(path, &bytes)?;
@@ -79,6 +82,9 @@ impl Model {
     }
 
     /// Reads and checks a model file; returns it with its blake3.
+    ///
+    /// # Errors
+    /// Input error if the file cannot be read, or does not match its card.
     pub fn load(path: &Path) -> Result<(Model, String)> {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the model").file(path).found(e).input()
@@ -89,14 +95,10 @@ impl Model {
     }
 
     /// Parses and checks the bytes of a model file.
+    ///
+    /// # Errors
+    /// Input error if the bytes are not a model, or do not match the card.
     pub fn from_bytes(bytes: &[u8]) -> Result<Model> {
-        let not_a_model = |e: &dyn std::fmt::Display| {
-            Fault::new("not a taiga-flow model")
-                .expected("a safetensors file with a card under 'taiga-flow'")
-                .found(e)
-                .advice("give the model.safetensors of a finished run")
-                .input()
-        };
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| not_a_model(&e))?;
         let card = metadata.metadata().as_ref().and_then(|m| m.get(CARD_KEY));
         let text = card.ok_or_else(|| not_a_model(&"no card"))?;
@@ -156,21 +158,35 @@ impl ModelSketches {
 
     /// Reads and checks the sketches in the card.
     fn read(tensors: &SafeTensors, reference: &Reference) -> Result<ModelSketches> {
-        let read = |name: &str, card: Option<&SketchCard>| -> Result<Option<Sketch>> {
-            let Some(card) = card else { return Ok(None) };
-            let fault = || Fault::new("the model's sketches do not match its card").dataset(name);
-            let view = tensors.tensor(name).map_err(|e| fault().found(e).input())?;
-            if view.dtype() != Dtype::U8 {
-                let found = format!("{:?}", view.dtype());
-                return Err(fault().expected("u8").found(found).input());
-            }
-            card.sketch(view.data()).map(Some)
-        };
         Ok(ModelSketches {
-            keys: read(KEYS, reference.keys.as_ref())?,
-            contents: read(CONTENTS, reference.contents.as_ref())?,
+            keys: read_sketch(tensors, KEYS, reference.keys.as_ref())?,
+            contents: read_sketch(tensors, CONTENTS, reference.contents.as_ref())?,
         })
     }
+}
+
+/// Reads the sketch of a card, if there is one.
+fn read_sketch(
+    tensors: &SafeTensors,
+    name: &str,
+    card: Option<&SketchCard>,
+) -> Result<Option<Sketch>> {
+    let Some(card) = card else { return Ok(None) };
+    let fault = || Fault::new("the model's sketches do not match its card").dataset(name);
+    let view = tensors.tensor(name).map_err(|e| fault().found(e).input())?;
+    if view.dtype() != Dtype::U8 {
+        let found = format!("{:?}", view.dtype());
+        return Err(fault().expected("u8").found(found).input());
+    }
+    card.sketch(view.data()).map(Some)
+}
+
+fn not_a_model(found: &dyn std::fmt::Display) -> Error {
+    Fault::new("not a taiga-flow model")
+        .expected("a safetensors file with a card under 'taiga-flow'")
+        .found(found)
+        .advice("give the model.safetensors of a finished run")
+        .input()
 }
 
 fn damaged(expected: &str, found: &str) -> Error {

@@ -8,7 +8,7 @@ use crate::statistics::measured::grouped;
 use crate::statistics::{ClassCounts, Paired};
 
 /// Returns the section of a comparison.
-pub fn section(of: &SeasonComparison) -> Assessed {
+pub(super) fn section(of: &SeasonComparison) -> Assessed {
     let correlation = dash(of.rank_correlation, |rho| number(rho, 5));
     let mut headline = vec![fact(
         "rank correlation",

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// One evaluation, or another section of a page.
 #[derive(Default, Serialize)]
-pub struct Assessed {
+pub(super) struct Assessed {
     pub heading: String,
     pub facts: Vec<Fact>,
     pub headline: Vec<Fact>,
@@ -17,7 +17,7 @@ pub struct Assessed {
 
 /// A named value with a note in small print.
 #[derive(Serialize)]
-pub struct Fact {
+pub(super) struct Fact {
     pub name: String,
     pub value: String,
     pub note: String,
@@ -25,7 +25,7 @@ pub struct Fact {
 
 /// A plot with its legend and caption.
 #[derive(Serialize)]
-pub struct ReportFigure {
+pub(super) struct ReportFigure {
     pub title: String,
     pub svg: String,
     pub keys: Vec<LegendEntry>,
@@ -34,31 +34,31 @@ pub struct ReportFigure {
 
 /// An entry of the legend of a figure; `mark` is a class of the style sheet.
 #[derive(Serialize)]
-pub struct LegendEntry {
+pub(super) struct LegendEntry {
     mark: String,
     text: String,
 }
 
 /// A table with a title and a header row.
 #[derive(Serialize)]
-pub struct ReportTable {
+pub(super) struct ReportTable {
     pub title: String,
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
 }
 
 impl LegendEntry {
-    pub fn new(mark: &str, text: impl Into<String>) -> LegendEntry {
+    pub(super) fn new(mark: &str, text: impl Into<String>) -> LegendEntry {
         LegendEntry { mark: mark.to_owned(), text: text.into() }
     }
 }
 
 /// Returns a named value with a note.
-pub fn fact(name: &str, value: impl Into<String>, note: impl Into<String>) -> Fact {
+pub(super) fn fact(name: &str, value: impl Into<String>, note: impl Into<String>) -> Fact {
     Fact { name: name.to_owned(), value: value.into(), note: note.into() }
 }
 
 /// Returns the header cells of a table.
-pub fn heads(names: &[&str]) -> Vec<String> {
+pub(super) fn heads(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }

@@ -120,6 +120,9 @@ fn nothing_to_report(folder: &Path) -> Error {
 }
 
 /// Renders the page and writes it as a whole file.
+///
+/// # Errors
+/// `Usage` if the page exists and may not be replaced, `Environment` if the disk fails.
 pub fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
     OutputKind::Page.refuse_existing(output, overwrite)?;
     storage::write_file(output, super::page(inputs)?.as_bytes())

@@ -14,14 +14,14 @@ const MAX_DEPTH: usize = 6;
 
 /// A name with a text, or with further nodes below it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Node {
+pub(super) struct Node {
     pub name: String,
     pub text: String,
     pub below: Vec<Node>,
 }
 
 /// Returns the members of an object (or list) as nodes; none for `null`.
-pub fn outline(value: &Value) -> Vec<Node> {
+pub(super) fn outline(value: &Value) -> Vec<Node> {
     match value {
         Value::Null => Vec::new(),
         Value::Object(_) | Value::Array(_) => members(value, 0),

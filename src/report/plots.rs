@@ -39,7 +39,7 @@ pub(super) type Chart<'a, 'b> =
 pub(super) type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<io::Error>>;
 
 /// Shares of gammas and of hadrons that pass the threshold.
-pub type PlotPoint = Option<(f64, f64)>;
+pub(super) type PlotPoint = Option<(f64, f64)>;
 
 pub(super) struct PlotAxis<'t> {
     pub low: f64,
@@ -49,7 +49,7 @@ pub(super) struct PlotAxis<'t> {
 }
 
 /// Draws the ROC curve on linear axes with its band, the diagonal and the point of the threshold.
-pub fn roc(
+pub(super) fn roc(
     points: &[RocPoint],
     band: &[BandPoint],
     other: &[RocPoint],
@@ -73,7 +73,7 @@ pub fn roc(
 }
 
 /// Draws the same curve against the logarithm of hadron survival, the range of analyses.
-pub fn roc_logarithmic(
+pub(super) fn roc_logarithmic(
     points: &[RocPoint],
     band: &[BandPoint],
     other: &[RocPoint],
@@ -113,7 +113,7 @@ pub fn roc_logarithmic(
 }
 
 /// Draws stated against true probabilities, with errors; a calibrated score is on the diagonal.
-pub fn reliability(bins: &[ReliabilityBin]) -> Result<String> {
+pub(super) fn reliability(bins: &[ReliabilityBin]) -> Result<String> {
     let share = |x: &f64| axis_number(*x, 1.0);
     let x = PlotAxis { low: 0.0, high: 1.0, title: "gammaness", label: &share };
     let y = PlotAxis { low: 0.0, high: 1.0, title: "share of gammas", label: &share };
@@ -144,7 +144,7 @@ fn between(chart: &mut Chart, band: &[BandPoint], place: impl Fn(f64) -> f64) ->
 }
 
 /// Draws the scores of both classes, each normalised separately, with the threshold.
-pub fn scores(histogram: &Histogram, title: &str, threshold: Option<f64>) -> Result<String> {
+pub(super) fn scores(histogram: &Histogram, title: &str, threshold: Option<f64>) -> Result<String> {
     let gamma = steps(histogram, &histogram.shares(Class::Gamma));
     let hadron = steps(histogram, &histogram.shares(Class::Hadron));
     let top = gamma.iter().chain(&hadron).map(|p| p.1).fold(0.0, f64::max).max(1e-9);
@@ -174,7 +174,7 @@ pub fn scores(histogram: &Histogram, title: &str, threshold: Option<f64>) -> Res
 
 /// Draws the distribution of a parameter in both classes, each normalised separately. The axis is
 /// that of the coordinate; its ticks are values of the parameter.
-pub fn parameter(of: &ParameterHistogram, title: &str) -> Result<String> {
+pub(super) fn parameter(of: &ParameterHistogram, title: &str) -> Result<String> {
     let bins = of.gamma.len().min(of.hadron.len());
     let any = |bin: &usize| of.gamma[*bin] + of.hadron[*bin] > 0;
     let first = (0..bins).find(any).unwrap_or(0);
@@ -218,7 +218,7 @@ fn edge_text(edges: &[f64], x: f64) -> String {
 
 /// Draws training and validation loss by epoch, with the best epoch marked. `None` without a finite
 /// loss.
-pub fn losses(metrics: &[EpochMetrics]) -> Result<Option<String>> {
+pub(super) fn losses(metrics: &[EpochMetrics]) -> Result<Option<String>> {
     let curve = |loss: &dyn Fn(&EpochMetrics) -> Option<f64>| -> Vec<(f64, f64)> {
         let point = |m: &EpochMetrics| loss(m).map(|l| (m.epoch as f64, l));
         metrics.iter().filter_map(point).filter(|p| p.1.abs() < MAX_LOSS).collect()

@@ -8,7 +8,7 @@ use crate::metrics::{EpochMetrics, best_epoch};
 use crate::statistics::measured::grouped;
 
 /// Plots the losses by epoch; `None` without a finite loss.
-pub fn figure(metrics: &[EpochMetrics]) -> Result<Option<ReportFigure>> {
+pub(super) fn figure(metrics: &[EpochMetrics]) -> Result<Option<ReportFigure>> {
     let Some(svg) = plots::losses(metrics)? else { return Ok(None) };
     let held_out = metrics.iter().any(|m| m.validation_nll.is_some());
     let mut keys = vec![LegendEntry::new("gamma line", "training")];
@@ -23,7 +23,7 @@ pub fn figure(metrics: &[EpochMetrics]) -> Result<Option<ReportFigure>> {
 }
 
 /// Lists the best and the last epoch; `None` without an epoch.
-pub fn table(metrics: &[EpochMetrics]) -> Option<ReportTable> {
+pub(super) fn table(metrics: &[EpochMetrics]) -> Option<ReportTable> {
     let last = metrics.last()?;
     let mut rows = Vec::new();
     if let Some(best) = best_epoch(metrics) {

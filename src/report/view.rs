@@ -10,7 +10,7 @@ use crate::error::Result;
 use serde::Serialize;
 
 #[derive(Serialize)]
-pub struct Page {
+pub(super) struct Page {
     pub title: String,
     pub program: String,
     pub overview: Option<ReportTable>,
@@ -29,12 +29,12 @@ struct Trained {
 
 impl Page {
     /// Builds a page of sections that are not evaluations.
-    pub fn of_sections(title: String, sections: Vec<Assessed>) -> Page {
+    pub(super) fn of_sections(title: String, sections: Vec<Assessed>) -> Page {
         Page { title, program: program(), overview: None, evaluations: sections, run: None }
     }
 
     /// Builds the page of evaluations and a run.
-    pub fn of(inputs: &ReportInputs) -> Result<Page> {
+    pub(super) fn of(inputs: &ReportInputs) -> Result<Page> {
         let evaluations: Result<Vec<Assessed>> =
             inputs.evaluations.iter().map(evaluation::section).collect();
         let mut sections = evaluations?;

@@ -10,7 +10,7 @@ use crate::dataset::output::given::Given;
 use crate::dataset::output::ledger::{self, FailedEntry, Ledger};
 use crate::dataset::output::started;
 use crate::error::Result;
-use crate::storage;
+use crate::storage::{self, FolderIdentity};
 use std::collections::BTreeMap;
 
 /// Adds finished and failed files of the survey to the report.
@@ -27,6 +27,8 @@ pub(super) fn add_surveyed(report: &mut ScoringReport, found: Vec<SurveyedFile>)
 /// Settings and records that the end of a scoring needs besides the reports of the ranks.
 pub(super) struct ScoringEnd<'a> {
     pub(super) options: &'a Options,
+    /// The output folder when the scoring began.
+    pub(super) folder: &'a FolderIdentity,
     pub(super) assignment: &'a Assignment,
     pub(super) earlier: &'a EarlierScores,
     pub(super) listing: &'a str,
@@ -61,6 +63,7 @@ impl ScoringEnd<'_> {
             ..empty
         };
         let conclude = || {
+            self.folder.check()?;
             if storage::is_read_only(&options.output) {
                 let written = shards::write_manifest(options, &summary, earlier, listing)?;
                 return earlier.unresolved(&options.output, &written.files);

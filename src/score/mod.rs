@@ -36,7 +36,7 @@ use crate::dataset::output::started::{Start, Started};
 use crate::engine::{self, RankResources, Scorer};
 use crate::error::Result;
 use crate::model::Model;
-use crate::storage;
+use crate::storage::{self, FolderIdentity};
 use end::ScoringEnd;
 use extracted::Extracted;
 use listing::InputListing;
@@ -44,6 +44,7 @@ use pipeline::PipelineContext;
 use scheduler::WorkQueue;
 use scoring_plan::ScoringPlan;
 use start::ScoringStart;
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -122,18 +123,14 @@ fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     let prepared = Scorer::new(model, &place).and_then(|s| ScoringPlan::new(&options.score, s));
     let (plan, scorer) = sync_result(comm, prepared)?;
     let settings = resume::shared_settings(options, &plan);
-    let started = Started {
-        overwrites: options.overwrite,
-        model_blake3: Some(hash.clone()),
-        settings_blake3: settings.clone(),
-    };
-    let start = Start::new(comm, &options.output, options.shard, started)?;
+    let start = begin(comm, options, &hash, &settings)?;
     let options = &Options { overwrite: start.overwrites(), ..options.clone() };
     let extracted = &Extracted::read(comm, listed, options)?;
     let opening =
         ScoringStart { comm, options, listed, assignment: &assignment, start: &start, suspects };
     let (earlier, listing) = opening.prepare((&hash, &settings), extracted)?;
     let is_read_only = is_read_only(comm, options)?;
+    let folder = &sync_result(comm, FolderIdentity::of(&options.output))?;
     let output = is_root(comm).then_some(options.output.as_path());
     let (watched, reading) = (output.filter(|_| !is_read_only), suspects::reading_of(options));
     let comm: &dyn Communicator = &watch_reading(comm, watched, options.watchdog, reading)?;
@@ -148,6 +145,7 @@ fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
         resumes_overwriting: start.resumes_overwriting,
         suspects,
         extracted,
+        manifest: OnceCell::new(),
     };
     let found = survey::survey(comm, &assignment, &surveyor, &mut ledger, &mut note)?;
     if is_read_only && found.iter().any(|found| matches!(found, SurveyedFile::Rows(_))) {
@@ -165,6 +163,7 @@ fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     let context = PipelineContext {
         assignment: &assignment,
         options,
+        folder,
         schema: inputs.schema.as_ref(),
         plan: &plan,
         model_blake3: &hash,
@@ -179,9 +178,19 @@ fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
         report.failures.extend(assignment.unusable.iter().cloned());
     }
     let empty = Summary { failed: extracted.absent().clone(), ..empty };
-    let ending =
-        ScoringEnd { options, assignment: &assignment, earlier: &earlier, listing: &listing };
+    let (earlier, listing) = (&earlier, listing.as_str());
+    let ending = ScoringEnd { options, folder, assignment: &assignment, earlier, listing };
     ending.finish(comm, empty, &report)
+}
+
+/// Compares this start with an earlier one of the same output folder.
+fn begin(comm: &dyn Communicator, options: &Options, model: &str, settings: &str) -> Result<Start> {
+    let started = Started {
+        overwrites: options.overwrite,
+        model_blake3: Some(model.to_string()),
+        settings_blake3: settings.to_string(),
+    };
+    Start::new(comm, &options.output, options.shard, started)
 }
 
 /// Loads the model, which must be the same on all ranks, and compares the clocks of the hosts.

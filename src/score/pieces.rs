@@ -1,7 +1,7 @@
 //! Merges the pieces of a long file, which several ranks have scored.
 //!
 //! Each piece is an HDF5 file of its own below `.pieces`. The merged output has the same bytes as
-//! that of a file scored in one go. Pieces that a killed job left are used again, provided that
+//! that of a file scored without pieces. Pieces that a killed job left are used again, provided that
 //! their settings, their input and their own content are the same: a piece is complete when its
 //! hash is on disk, in a file next to it.
 

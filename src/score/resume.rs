@@ -5,15 +5,13 @@
 //! manifest is in the ledger. A text table has no attributes: its ledger entry alone identifies it.
 //! Any other file with the name of an output is refused.
 
-use super::output::{FORMAT, GROUP, StatusCounts, VERSION_WITH_POSITIONS};
+use super::output::{FORMAT, VERSION_WITH_POSITIONS};
 use super::scoring_plan::ScoringPlan;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
-use crate::data::files::finished::{FinishedColumn, FinishedFile};
+use crate::data::files::finished::FinishedFile;
 use crate::data::files::output_kind::OutputKind;
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
-use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnType};
-use crate::data::schema::unix_time;
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
 use crate::dataset::output::ledger::{self, Entries, LedgerEntry};
 use crate::error::{Error, Fault, Result};
@@ -117,16 +115,18 @@ pub struct KeptOutput {
     pub in_ledger: bool,
 }
 
-/// Returns the output of a job if it is finished.
+/// Returns the output of a job if it is finished: it has the hash that the last ledger line of its
+/// settings and input, or else the manifest (`listed`), recorded. An output that neither lists, as
+/// a kill leaves it, is scored again.
 ///
 /// # Errors
-/// `Usage` if the file is not the output of this input and these settings.
+/// `Usage` if the file is not the output of this input and these settings, or was changed.
 pub fn finished(
     job: &Job,
     format: Format,
-    settings: &str,
-    input_blake3: &str,
+    (settings, input_blake3): (&str, &str),
     known: &[LedgerEntry<ScoredFile>],
+    listed: Option<&ScoredFile>,
     progress: &dyn Fn(),
 ) -> Result<Option<KeptOutput>> {
     let path = &job.output;
@@ -137,76 +137,38 @@ pub fn finished(
             .advice("give --overwrite to score everything again, or choose another output")
             .usage()
     };
+    let hash = || Ok(stamp::hash_text(&stamp::hash_file_with_progress(path, progress)?));
     let entry = known.iter().rfind(|entry| {
         entry.settings_blake3 == settings && entry.file.input_blake3 == input_blake3
     });
     if let Some(entry) = entry {
-        let hash = || stamp::hash_file_with_progress(path, progress);
-        let is_same =
-            entry.bytes == metadata.len() && stamp::hash_text(&hash()?) == entry.file.output_blake3;
-        if !is_same {
+        if entry.bytes != metadata.len() || hash()? != entry.file.output_blake3 {
             return Err(other("changed since it was written"));
         }
+    } else if let (Format::Csv, Some(last)) = (format, known.last()) {
+        return Err(differs(&other, last, settings));
     }
-    if format == Format::Csv {
-        return match (entry, known.last()) {
-            (Some(entry), _) => Ok(Some(KeptOutput { file: entry.file.clone(), in_ledger: true })),
-            (None, Some(entry)) => Err(differs(&other, entry, settings)),
-            // The scoring was killed between writing the output and its ledger line.
-            (None, None) => Ok(None),
-        };
-    }
-    let file = FinishedFile::open(path, FORMAT).ok_or_else(|| other("and is not complete"))?;
-    if file.text("settings_blake3").as_deref() != Some(settings) {
-        return Err(other("made with other settings"));
-    }
-    if file.text("input_blake3").as_deref() != Some(input_blake3) {
-        return Err(other("made from another content of its input"));
+    if format == Format::Hdf5 {
+        let file = FinishedFile::open(path, FORMAT).ok_or_else(|| other("and is not complete"))?;
+        if file.text("settings_blake3").as_deref() != Some(settings) {
+            return Err(other("made with other settings"));
+        }
+        if file.text("input_blake3").as_deref() != Some(input_blake3) {
+            return Err(other("made from another content of its input"));
+        }
     }
     if let Some(entry) = entry {
         return Ok(Some(KeptOutput { file: entry.file.clone(), in_ledger: true }));
     }
-    let mut counts = StatusCounts::default();
-    let status = format!("{GROUP}/status");
-    let rows = if file.has(&status) {
-        file.for_each_block_u32(&status, |values, positions| counts.add(values, positions))?
-    } else {
-        // Without this column the counts of the manifest are unknown.
-        return Ok(None);
-    };
-    add_times(&file, rows, &mut counts)?;
-    if file.rows() != Some(rows) {
-        return Err(other("with a number of rows that differs from its attribute"));
-    }
-    let file = ScoredFile {
-        output: job.name.clone(),
-        rows,
-        input_blake3: input_blake3.to_string(),
-        output_blake3: stamp::hash_text(&stamp::hash_file(path)?),
-        unusable: counts.unusable,
-        outside: counts.outside,
-        implausible_times: counts.implausible_times,
-        warnings: Vec::new(), // the input has them
-        status: counts.by_name(),
-    };
-    Ok(Some(KeptOutput { file, in_ledger: false }))
-}
-
-/// Counts the implausible times of an output, if it has times.
-fn add_times(file: &FinishedFile, rows: u64, counts: &mut StatusCounts) -> Result<()> {
-    if !file.has(&format!("{GROUP}/{}", unix_time::COLUMN)) {
-        return Ok(());
-    }
-    let spec = ColumnSpec::new(unix_time::COLUMN, ColumnType::I64, None);
-    let rows = rows as usize;
-    for first in (0..rows).step_by(CHUNK_ROWS) {
-        if let FinishedColumn::I64(times) =
-            file.read(GROUP, &spec, first..rows.min(first + CHUNK_ROWS))?
-        {
-            counts.add_times(&times);
+    // A text table does not record its settings.
+    let listed = listed.filter(|file| format == Format::Hdf5 && file.input_blake3 == input_blake3);
+    match listed {
+        Some(file) if hash()? == file.output_blake3 => {
+            Ok(Some(KeptOutput { file: file.clone(), in_ledger: false }))
         }
+        Some(_) => Err(other("changed since it was written")),
+        None => Ok(None),
     }
-    Ok(())
 }
 
 fn differs(

@@ -88,12 +88,25 @@ pub fn listing_hash(listed: &Assignment) -> String {
     blake3::hash(lines.join("\n").as_bytes()).to_hex().to_string()
 }
 
+/// Returns the error of parts that were scored from different lists of files, or by different models
+/// or settings.
+fn parts_differ(manifest: &Path, different: &[usize], shards: usize) -> Error {
+    let again: Vec<String> = different.iter().map(|i| format!("{}/{shards}", i + 1)).collect();
+    let fault =
+        Fault::new("the parts were scored from different lists of files, or otherwise differ")
+            .file(manifest)
+            .expected("the files, model and settings of this part")
+            .found("others: the archive has grown or shrunk, or the command was different")
+            .advice(format!("score again: --shard {}", again.join(", --shard ")));
+    Error::Partial(Box::new(fault))
+}
+
 /// Writes the manifest of a part, and that of the whole if all parts are finished. Returns the
 /// manifest of the whole, or of the part if others are unfinished.
 ///
 /// # Errors
 /// `Partial` if another part was scored from a different list of files, so that some files may
-/// be in both parts or in neither, or if outputs of another part are missing. No manifest of the
+/// be in both parts or in neither, or if outputs of a different part are missing. No manifest of the
 /// whole is written then.
 pub fn write_manifest(
     options: &Options,
@@ -132,18 +145,11 @@ pub fn write_manifest(
         }
     }
     if let Some(first) = different.first() {
-        let again: Vec<String> = different.iter().map(|i| format!("{}/{shards}", i + 1)).collect();
-        let fault =
-            Fault::new("the parts were scored from different lists of files, or otherwise differ")
-                .file(manifest_of(options, *first))
-                .expected("the files, model and settings of this part")
-                .found("others: the archive has grown or shrunk, or the command was different")
-                .advice(format!("score again: --shard {}", again.join(", --shard ")));
-        return Err(Error::Partial(Box::new(fault)));
+        return Err(parts_differ(&manifest_of(options, *first), &different, shards));
     }
     if let Some((part, output)) = gone.first() {
         let fault =
-            Fault::new("an output of another part was changed or removed since it was written")
+            Fault::new("an output of a different part was changed or removed since it was written")
                 .file(options.output.join(output))
                 .advice(format!("score again: --shard {}/{shards}", part + 1));
         return Err(Error::Partial(Box::new(fault)));

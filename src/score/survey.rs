@@ -2,14 +2,13 @@
 //! space that it needs. Each rank surveys a share of the files.
 
 use super::extracted::Extracted;
-use super::input::ScoringInput;
 use super::scheduler::{Costed, Task};
 use super::scoring_plan::ScoringPlan;
 use super::suspects::Suspects;
-use super::{Failure, Format, Options, ScoredFile, pieces, resume};
+use super::{Failure, Format, MANIFEST, Options, ScoredFile, Summary, pieces, resume};
 use crate::comm::{Communicator, Work, sync_result};
 use crate::data::schema::Schema;
-use crate::data::table::{Block, InputFile};
+use crate::data::table::InputFile;
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::or_lack_of_memory;
 use crate::dataset::output::ledger::{self, Entries, Ledger, LedgerEntry};
@@ -18,6 +17,7 @@ use crate::engine;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
@@ -81,6 +81,8 @@ pub struct ScoringSurveyor<'a> {
     pub resumes_overwriting: bool,
     pub suspects: &'a Suspects,
     pub extracted: &'a Extracted,
+    /// Files of the manifest by output; read when an output without a ledger line is met.
+    pub manifest: OnceCell<BTreeMap<String, ScoredFile>>,
 }
 
 impl ScoringSurveyor<'_> {
@@ -101,16 +103,15 @@ impl ScoringSurveyor<'_> {
             self.extracted.refuse_altered(&job.name, &job.input, &hash)?;
             let (model, format) = (self.model_blake3, self.options.format);
             let settings = resume::settings_hash(model, input.schema(), self.options, self.plan);
-            let kept = match resume::finished(job, format, &settings, &hash, known, &hashed) {
+            let listed = if known.is_empty() { self.listed(&job.name) } else { None };
+            let made_of = (settings.as_str(), hash.as_str());
+            let kept = match resume::finished(job, format, made_of, known, listed, &hashed) {
                 Ok(kept) if overwrite => kept.filter(|kept| kept.in_ledger),
                 Err(Error::Usage(_)) if overwrite => None,
                 other => other?,
             };
-            if let Some(mut kept) = kept {
+            if let Some(kept) = kept {
                 log::info!("{} is finished already", job.output.display());
-                if !kept.in_ledger {
-                    kept.file.warnings = self.value_warnings(input)?;
-                }
                 if !kept.in_ledger && !self.is_read_only {
                     let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
                     ledger.add(&LedgerEntry {
@@ -127,14 +128,15 @@ impl ScoringSurveyor<'_> {
         self.count_rows(comm, input)
     }
 
-    /// Returns the warnings that scoring gives for the first rows of an input.
-    fn value_warnings(&self, file: InputFile) -> Result<Vec<String>> {
-        let mut input = ScoringInput::new(file, self.plan)?;
-        let rows = self.options.block_rows.min(input.rows());
-        if rows > 0 {
-            input.read(0..rows, &mut Block::default())?;
-        }
-        Ok(input.warnings)
+    /// Returns the entry of an output in the manifest. Without a readable manifest there is none, and
+    /// the file is scored again.
+    fn listed(&self, output: &str) -> Option<&ScoredFile> {
+        let read = || {
+            let manifest = Summary::read(&self.options.output.join(MANIFEST)).ok().flatten();
+            let files = manifest.map(|manifest| manifest.files).unwrap_or_default();
+            files.into_iter().map(|file| (file.output.clone(), file)).collect()
+        };
+        self.manifest.get_or_init(read).get(output)
     }
 
     /// Returns the rows of an input, which must not be of a run that the model was trained on.

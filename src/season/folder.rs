@@ -1,31 +1,23 @@
-//! A folder of score files: what its manifest lists, and reading all of them over ranks.
+//! Folder of score files, as its manifest lists them.
 
-use super::counting::candidates::{BestCandidates, Candidate};
-use super::counting::counts::{RunCounts, RunKey};
-use super::counting::labels::Labels;
-use super::counting::repeated::CountedEvents;
-use super::counting::scan::scan;
-use super::plan::SeasonPlan;
 use crate::bounded;
-use crate::comm::{Communicator, Work, gather_values, mark_shared, sync_result};
-use crate::config::SeasonSettings;
 use crate::data::files::finished::FinishedFile;
 use crate::data::files::stamp::{hash_file_with_progress, hash_text};
 use crate::data::files::walk::hdf5_files;
 use crate::data::table::scores::{self, Head, ScoreFile};
 use crate::dataset::failures::FailedFile;
-use crate::error::{Error, Fault, Result};
-use serde::{Deserialize, Serialize};
+use crate::error::{Fault, Result};
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 pub const MANIFEST: &str = "manifest.json";
 /// Largest manifest read.
 const LARGEST_MANIFEST: u64 = 1 << 30;
-/// More rows in one file are a damaged number.
+/// Most rows in a file; larger numbers are damaged.
 const MOST_ROWS: u64 = 1 << 40;
 
-/// What scorings have written, in one folder or several.
+/// Score files of one scoring or several.
 #[derive(Debug)]
 pub struct Folder {
     pub label: String,
@@ -40,11 +32,11 @@ pub struct Folder {
 
 #[derive(Debug, Clone)]
 pub struct ScoreFileEntry {
-    /// Path below the folder, with the folder's own where there are several.
+    /// Path below the folder; with several folders, including that of the folder.
     pub name: String,
     pub path: PathBuf,
     pub rows: u64,
-    /// Rows inside the model's cuts at some position, by the manifest.
+    /// Rows inside the cuts of the model at any position, from the manifest.
     pub inside: u64,
     pub input_blake3: String,
     /// Hash of the file when it was written; empty if unknown.
@@ -54,9 +46,9 @@ pub struct ScoreFileEntry {
 }
 
 impl ScoreFileEntry {
-    /// Refuses a file that is not as it was written.
-    fn refuse_altered(&self, progress: impl Fn()) -> Result<()> {
-        // A file that is gone is named by its reader.
+    /// Refuses a file that was changed since it was written.
+    pub(super) fn refuse_altered(&self, progress: impl Fn()) -> Result<()> {
+        // The reader reports a missing file.
         if self.output_blake3.is_empty() || !self.path.exists() {
             return Ok(());
         }
@@ -156,7 +148,7 @@ impl Folder {
         Ok(all)
     }
 
-    /// Returns a warning of files with fewer than `least` of their rows inside the model's cuts, as
+    /// Returns a warning of files with a share of rows inside the cuts of the model below `least`, as
     /// the scoring gave it.
     pub fn few_inside(&self, least: f64) -> Option<String> {
         let few = |file: &&ScoreFileEntry| (file.inside as f64) < least * file.rows as f64;
@@ -187,7 +179,7 @@ impl Folder {
         ))
     }
 
-    /// Returns the files with rows that have the input of a file of another folder, with that file.
+    /// Returns pairs of files with rows in this and the other folder that have the same input.
     pub fn shared<'a>(
         &'a self,
         other: &'a Folder,
@@ -199,7 +191,7 @@ impl Folder {
         own.filter_map(|file| Some((file, *inputs.get(file.input_blake3.as_str())?))).collect()
     }
 
-    /// What the first file that can be opened says of itself.
+    /// Returns the attributes of the first file that can be opened.
     pub fn head(&self) -> Result<Head> {
         let mut first = None;
         for file in &self.files {
@@ -211,7 +203,7 @@ impl Folder {
         Err(first.unwrap_or_else(|| Fault::new("no score files").file(&self.label).input()))
     }
 
-    /// The files that a rank reads, longest first; all ranks together read each once.
+    /// Returns the files that a rank reads, longest first; each file is read by one rank.
     pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&ScoreFileEntry> {
         let mut order: Vec<&ScoreFileEntry> = self.files.iter().collect();
         order.sort_by(|a, b| b.rows.cmp(&a.rows).then(a.name.cmp(&b.name)));
@@ -228,8 +220,8 @@ impl Folder {
     }
 }
 
-/// Refuses a folder with score files that its manifest does not list: their events would be
-/// missing from all counts.
+/// Refuses a folder with score files that its manifest does not list, since their events would not
+/// be counted.
 fn refuse_unlisted(folder: &Path, manifest: &ScoreManifest) -> Result<()> {
     let listed: BTreeSet<PathBuf> =
         manifest.files.iter().map(|file| folder.join(&file.output)).collect();
@@ -282,137 +274,4 @@ fn read_manifest(folder: &Path) -> Result<ScoreManifest> {
         }
         None => Ok(manifest),
     }
-}
-
-/// All counts of a folder.
-#[derive(Debug, Default)]
-pub struct Counted {
-    pub runs: BTreeMap<RunKey, RunCounts>,
-    pub candidates: Vec<Candidate>,
-    /// Score files that could not be used, with the reason.
-    pub failed: BTreeMap<String, String>,
-    /// What is odd about the events as a whole.
-    pub warning: Option<String>,
-    /// Events of known class.
-    pub labels: Labels,
-}
-
-/// What one rank has counted, as it travels.
-#[derive(Serialize, Deserialize)]
-struct RankCounts {
-    runs: Vec<(RunKey, RunCounts)>,
-    candidates: Vec<Candidate>,
-    failed: Vec<(String, u8, String)>,
-    events: CountedEvents,
-    labels: Labels,
-}
-
-/// Reads all files of a folder, each by one rank; every rank gets the counts, which depend
-/// on no order. A file that cannot be used is listed; if none can, the first one's error is
-/// returned.
-pub fn count(
-    comm: &dyn Communicator,
-    folder: &Folder,
-    plan: &SeasonPlan,
-    settings: &SeasonSettings,
-) -> Result<Counted> {
-    let mut mine = CountCollector {
-        runs: BTreeMap::new(),
-        best: BestCandidates::new(plan.candidates),
-        events: CountedEvents::default(),
-        labels: Labels::default(),
-    };
-    let (mut failed, mut fatal) = (Vec::new(), Ok(()));
-    for file in folder.of_rank(comm.rank(), comm.size()) {
-        let path = &file.path;
-        let is_same = file.refuse_altered(|| comm.progress(Work::Hashing, 0));
-        let scanned = is_same.and_then(|()| scan(path, &file.name, plan, settings));
-        let outcome = scanned.and_then(|scanned| {
-            let events: u64 = scanned.runs.values().map(|run| run.sum().events).sum();
-            // Of a simulation only gammas count.
-            if events != file.rows && !plan.simulated {
-                return Err(Fault::new("the rows are not those of the manifest")
-                    .file(path)
-                    .expected(file.rows)
-                    .found(events)
-                    .advice("verify the scores, and score again")
-                    .input());
-            }
-            Ok(scanned)
-        });
-        match outcome {
-            Ok(mut scanned) => {
-                let by_name = |known: &ScoreFileEntry| known.name.cmp(&file.name);
-                let index = folder.files.binary_search_by(by_name);
-                scanned.events.of_file(index.unwrap_or_default());
-                mine.take(scanned);
-            }
-            Err(error @ (Error::Environment(_) | Error::Internal(_))) => {
-                fatal = Err(error);
-                break;
-            }
-            Err(error) => {
-                failed.push((file.name.clone(), error.exit_code(), error.to_string()));
-            }
-        }
-    }
-    sync_result(comm, fatal)?;
-    let of_rank = RankCounts {
-        runs: mine.runs.into_iter().collect(),
-        candidates: mine.best.finish(),
-        failed,
-        events: mine.events,
-        labels: mine.labels,
-    };
-    let (mut counted, events) = merge(comm, &of_rank, plan, folder.files.len())?;
-    if !settings.allow_repeated_events {
-        counted.warning = mark_shared(events.refuse_repeated(&folder.files, plan.simulated))?;
-    }
-    Ok(counted)
-}
-
-struct CountCollector {
-    runs: BTreeMap<RunKey, RunCounts>,
-    best: BestCandidates,
-    events: CountedEvents,
-    labels: Labels,
-}
-
-impl CountCollector {
-    fn take(&mut self, scanned: super::counting::scan::Scanned) {
-        for (key, counts) in scanned.runs {
-            self.runs.entry(key).or_default().merge(&counts);
-        }
-        self.best.extend(scanned.best.finish());
-        self.events.merge(scanned.events);
-        self.labels.merge(scanned.labels);
-    }
-}
-
-fn merge(
-    comm: &dyn Communicator,
-    mine: &RankCounts,
-    plan: &SeasonPlan,
-    files: usize,
-) -> Result<(Counted, CountedEvents)> {
-    let mut counted = Counted::default();
-    let mut best = BestCandidates::new(plan.candidates);
-    let mut failed = Vec::new();
-    let mut events = CountedEvents::default();
-    for of_rank in gather_values(comm, mine)? {
-        for (key, counts) in of_rank.runs {
-            counted.runs.entry(key).or_default().merge(&counts);
-        }
-        best.extend(of_rank.candidates);
-        failed.extend(of_rank.failed);
-        events.merge(of_rank.events);
-        counted.labels.merge(of_rank.labels);
-    }
-    counted.candidates = best.finish();
-    failed.sort();
-    if let (true, Some((_, code, text))) = (failed.len() == files, failed.first()) {
-        return mark_shared(Err(Error::from_code(*code, Fault::new(text.clone()))));
-    }
-    counted.failed = failed.into_iter().map(|(file, _, text)| (file, text)).collect();
-    Ok((counted, events))
 }

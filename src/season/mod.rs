@@ -1,13 +1,13 @@
-//! From scored archives to a season: what was counted on and off the source, when, and with
-//! which significance.
+//! Reports on scored archives: counts on and off the source per run, night and season, with their
+//! significance.
 //!
-//! Score files are read once, dealt over ranks, and become exact integer counts per run and
-//! portion (`scan`, `counts`); from these everything else follows on one screen each:
-//! figures of runs, nights and seasons (`summary`), areas (`area`), drift. Two scorings of
-//! the same inputs are held against each other in `compare`. A file or run that cannot be
-//! used is told and never stops the others.
+//! Score files are read once, distributed over the ranks, and give exact integer counts per run and
+//! portion (`counting`). All results follow from these counts: runs, nights, seasons and drift
+//! (`summary`), and areas (`counting::area`). `compare` compares two scorings of the same inputs. A
+//! file or run that cannot be used is reported and does not stop the others.
 
 pub mod compare;
+mod count;
 mod counting;
 mod folder;
 mod models;
@@ -36,15 +36,13 @@ use crate::config::SeasonSettings;
 use crate::data::files::output_kind::OutputKind;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
-use folder::{Folder, count};
+use count::{Counted, count, refuse_failed};
+use folder::Folder;
 use models::Models;
 use plan::SeasonPlan;
 use std::path::{Path, PathBuf};
 
 pub const SEASON: &str = "season.json";
-/// Files that an error names one by one.
-const NAMED: usize = 20;
-
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Folders of score files.
@@ -62,8 +60,8 @@ pub struct Options {
     pub overwrite: bool,
 }
 
-/// Makes the report's figures and writes `season.json`; every rank gets them, pictures of
-/// candidates the root alone.
+/// Computes the report and writes `season.json`. Every rank gets the report; rank 0 alone gets the
+/// pictures of candidates.
 pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let path = options.output.join(SEASON);
     sync_result(comm, OutputKind::Json(summary::FORMAT).refuse_existing(&path, options.overwrite))?;
@@ -71,10 +69,9 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let models = sync_result(comm, Models::new(settings))?;
     let folder = sync_result(comm, Folder::open(&options.scores))?;
     let total = folder.files.len() + folder.failed.len();
-    let refuse = |counted: &folder::Counted| {
-        mark_shared(refuse_failed(&folder, counted, options.allow_failed))
-    };
-    refuse(&folder::Counted::default())?;
+    let refuse =
+        |counted: &Counted| mark_shared(refuse_failed(&folder, counted, options.allow_failed));
+    refuse(&Counted::default())?;
     let plan =
         sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;
     let counted = count(comm, &folder, &plan, settings)?;
@@ -101,7 +98,7 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     season.warnings.extend(own_reference);
     if let Some(first) = folder.left_out.first() {
         season.warnings.push(format!(
-            "{} file(s) are missing, such as {first}: the models were trained on their runs (score --own-runs); score them with the model of another fold and give its folder too",
+            "{} file(s) are missing, such as {first}: the models were trained on their runs (score --own-runs); score them with the model of a different fold and give its folder too",
             folder.left_out.len()
         ));
     }
@@ -120,29 +117,10 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     Ok(season)
 }
 
-/// Refuses scores of which more files are missing than are allowed to.
-fn refuse_failed(folder: &Folder, counted: &folder::Counted, allowed: usize) -> Result<()> {
-    let failed = summary::not_in_figures(folder, counted);
-    let total = folder.files.len() + folder.failed.len();
-    if failed.len() <= allowed {
-        return Ok(());
-    }
-    let more = if failed.len() > NAMED { "; …" } else { "" };
-    let named: Vec<String> =
-        failed.iter().take(NAMED).map(|(file, why)| format!("{file}: {why}")).collect();
-    let fault =
-        Fault::new(format!("{} of {total} files could not be scored or read", failed.len()))
-            .file(&folder.label)
-            .expected(format!("at most {allowed} (--allow-failed)"))
-            .found(format!("{}{more}", named.join("; ")))
-            .advice(format!(
-                "mend these files and score again, or leave them out with --allow-failed {}",
-                failed.len()
-            ));
-    Err(Error::Partial(Box::new(fault)))
-}
-
-/// The outcome of the command: partial if runs could not be used.
+/// Returns the outcome of the command.
+///
+/// # Errors
+/// `Partial` if runs could not be used.
 pub fn outcome(season: &Season) -> Result<()> {
     if season.refused.is_empty() {
         return Ok(());
@@ -154,7 +132,7 @@ pub fn outcome(season: &Season) -> Result<()> {
     Err(Error::Partial(Box::new(fault)).shared())
 }
 
-/// The simulated gammas at the same positions.
+/// Counts the simulated gammas, which must be scored at the same positions.
 fn simulated(
     comm: &dyn Communicator,
     path: &Path,
@@ -164,7 +142,7 @@ fn simulated(
 ) -> Result<Simulation> {
     let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
     if let Some((own, of_season)) = folder.shared(season).first() {
-        return mark_shared(Err(Fault::new("--gamma-mc holds events of the season itself")
+        return mark_shared(Err(Fault::new("--gamma-mc has events of the season")
             .file(&own.path)
             .expected("scores of simulated gammas")
             .found(format!("the input of {}", of_season.path.display()))
@@ -174,24 +152,26 @@ fn simulated(
     let own =
         sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, true)))?;
     if own.positions != plan.positions || own.label != plan.label {
-        return mark_shared(Err(Fault::new("the simulated gammas were scored in another way")
-            .file(path)
-            .expected(format!("{} at {:?} deg", plan.label, plan.positions))
-            .found(format!("{} at {:?} deg", own.label, own.positions))
-            .advice("score them with the configuration of the season")
-            .input()));
+        return mark_shared(Err(Fault::new(
+            "the simulated gammas were scored with other settings",
+        )
+        .file(path)
+        .expected(format!("{} at {:?} deg", plan.label, plan.positions))
+        .found(format!("{} at {:?} deg", own.label, own.positions))
+        .advice("score them with the configuration of the season")
+        .input()));
     }
     let counted = count(comm, &folder, &own, settings)?;
     mark_shared(Simulation::new(path, &counted, &own, settings))
 }
 
-/// The distributions of another scoring, and a warning where it holds events of the season.
+/// Counts the reference scores; returns a warning if they have events of the season.
 fn reference(
     comm: &dyn Communicator,
     path: &Path,
     season: &Folder,
     settings: &SeasonSettings,
-) -> Result<(folder::Counted, Option<String>)> {
+) -> Result<(Counted, Option<String>)> {
     let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
     let plan =
         sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;

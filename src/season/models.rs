@@ -79,7 +79,7 @@ impl Models {
         }
         let all: Vec<String> = groups.iter().map(|(of, models)| describe(of, models)).collect();
         Some(format!(
-            "Telescopes or seasons have different models: {}. [[models]] in the settings says which model belongs to which.",
+            "Telescopes or seasons have different models: {}. [[models]] in the settings assigns models to them.",
             all.join("; ")
         ))
     }

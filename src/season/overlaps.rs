@@ -3,18 +3,18 @@
 use super::showers::RunTimes;
 use std::collections::BTreeMap;
 
-/// Longest overlap of two runs that is left alone [ns]: clocks are set between runs.
+/// Longest overlap of two runs that is not reported [ns]: clocks are set between runs.
 const ALLOWED_NS: i64 = 1_000_000_000;
 
-/// Two runs, as places in a list, and by how much they overlap [ns].
+/// Indices of two runs in a list, and their overlap [ns].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overlap {
     pub runs: [usize; 2],
     pub ns: i64,
 }
 
-/// Returns the pairs of runs of one telescope that overlap, in the order of the list. Of several
-/// runs at one time, each is in a pair, but not all pairs are listed.
+/// Returns the pairs of runs of one telescope that overlap, in the order of the list. If several runs
+/// overlap at one time, each is in a pair, but not all pairs are listed.
 pub fn of(runs: &[RunTimes]) -> Vec<Overlap> {
     let mut segments: Vec<(Option<i64>, i64, i64, usize)> = Vec::new();
     for (number, run) in runs.iter().enumerate() {
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn runs_of_one_telescope_overlap_by_their_files() {
         let one: Run = (1, &[[0, 100], [200, 300]]);
-        // Between the files of a run, after it, and of another telescope.
+        // Between the files of a run, after it, and at a different telescope.
         let apart = [one, (1, &[[100, 199]]), (1, &[[300, 400]]), (2, &[[0, 400]])];
         assert_eq!(of_runs(&apart), []);
         let found = of_runs(&[(1, &[[10, 60], [250, 260]]), one]);

@@ -1,4 +1,4 @@
-//! What decides about the events of a scoring: working point, positions, cuts, quality.
+//! Selection of the events of a scoring: working point, positions, cuts and quality.
 
 use crate::config::{Interval, OffPositionSettings, SeasonSettings};
 use crate::data::table::scores::Head;
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What decides whether an event passes.
+/// Criterion by which an event passes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum PassCriterion {
-    /// A bit of `pass`.
+    /// Bit of `pass`.
     Point(u8),
-    /// A least score, inside the cuts.
+    /// Least score, inside the cuts.
     Threshold(f64),
 }
 
-/// What is the same for all files of a folder.
+/// Selection that all files of a folder share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeasonPlan {
     pub passing: PassCriterion,
     /// Name of the working point, or "score ≥ t".
     pub label: String,
-    /// Absent where it differs between bins of a quantity.
+    /// Absent if it differs between bins of a quantity.
     pub threshold: Option<f64>,
     /// Whether events pass by their score and one threshold, so that others can be tried.
     pub is_scanned: bool,
@@ -31,7 +31,7 @@ pub struct SeasonPlan {
     /// Whether a position is counted; the source always is.
     pub kept: Vec<bool>,
     pub quality_bits: Vec<String>,
-    /// Bits of quality that reject an event, and those that speak of a time.
+    /// Bits of quality that reject an event.
     pub quality: u32,
     pub of_time: u32,
     pub cuts: Vec<(String, Interval)>,
@@ -46,7 +46,10 @@ pub struct SeasonPlan {
 }
 
 impl SeasonPlan {
-    /// Of the first file of a folder; the others must be alike.
+    /// Creates the plan from the first file of a folder, which the others must agree with.
+    ///
+    /// # Errors
+    /// `Usage` if the score files do not support the settings.
     pub fn new(head: &Head, settings: &SeasonSettings, simulated: bool) -> Result<SeasonPlan> {
         let (passing, label, threshold) = passing(head, settings)?;
         let by_score = match passing {
@@ -99,7 +102,7 @@ impl SeasonPlan {
                         .usage()
                 })?;
         }
-        // A quality cut goes by its quantity: `weather_mark > 5`.
+        // A quality cut is named by its quantity: `weather_mark > 5`.
         let word = |text: &str| {
             let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
             text[..end.unwrap_or(text.len())].to_lowercase()
@@ -130,14 +133,14 @@ impl SeasonPlan {
         })
     }
 
-    /// Why positions of a source at these distances from the camera's centre [deg] are not
-    /// alike; `None` where they are, or there is only one.
+    /// Returns why the positions of a source at these distances from the camera centre [deg] are not
+    /// alike; `None` if they are, or if there is only one.
     pub fn offset_rejection(&self, offset: Option<[f64; 2]>) -> Option<String> {
         let limits = &self.rotation;
         match offset {
             _ if self.positions.len() < 2 => None,
             None => Some(
-                "its files do not tell the source's offset, so it cannot be rotated".to_string(),
+                "its files do not state the source's offset, so it cannot be rotated".to_string(),
             ),
             Some([least, _]) if least < limits.least_offset => Some(format!(
                 "the source is {least:.3} deg from the camera's centre, too near to rotate (under {} deg)",
@@ -150,12 +153,15 @@ impl SeasonPlan {
         }
     }
 
-    /// Counted OFF positions.
+    /// Returns the counted OFF positions.
     pub fn off(&self) -> impl Iterator<Item = usize> {
         (1..self.positions.len()).filter(|k| self.kept[*k])
     }
 
-    /// Refuses a file that is not like the first one; returns its own threshold as text.
+    /// Refuses a file that differs from the first one; returns its threshold as text.
+    ///
+    /// # Errors
+    /// `Input`.
     pub fn check(&self, head: &Head, path: &Path, settings: &SeasonSettings) -> Result<String> {
         let own = SeasonPlan::new(head, settings, self.simulated).map_err(|e| e.in_file(path))?;
         let fault = |what: &str| Fault::new(what.to_string()).file(path);
@@ -184,8 +190,7 @@ impl SeasonPlan {
     }
 }
 
-/// Refuses counts that were selected at different thresholds of one model, although the working
-/// point has the same name.
+/// Refuses counts of one model with different thresholds under the name of one working point.
 pub fn refuse_selections<'a>(
     point: &str,
     selections: impl Iterator<Item = &'a (String, String)>,
@@ -226,7 +231,7 @@ fn check_shower_key(head: &Head, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The working point or threshold that was asked for.
+/// Returns the requested working point or threshold.
 fn passing(head: &Head, settings: &SeasonSettings) -> Result<(PassCriterion, String, Option<f64>)> {
     if let Some(threshold) = settings.threshold {
         let label = format!("score ≥ {threshold}");

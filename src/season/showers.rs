@@ -1,41 +1,41 @@
-//! Showers seen by several telescopes, in a sum over telescopes.
+//! Showers that several telescopes record, in sums over telescopes.
 //!
-//! An image counts once per telescope. Where two telescopes watch at the same time, a shower
-//! may have an image in each: the counts of their sum are then not independent, and its
-//! significance is an upper bound, by up to the root of the number of telescopes.
+//! An image counts once per telescope. If two telescopes observe at the same time, a shower may have
+//! an image in each. The counts of their sum are then not independent, and its significance is an
+//! upper bound: it may be too high by up to the square root of the number of telescopes.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How the showers of a sum count.
+/// Counting of the showers of a sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Showers {
-    /// Each is seen by one telescope.
+    /// Each shower is recorded by one telescope.
     #[default]
     Distinct,
-    /// Each counts once per telescope: the significance is an upper bound.
+    /// Each shower counts once per telescope: the significance is an upper bound.
     Independent,
-    /// Seen by several telescopes, and counted once, where its image has most size.
+    /// Showers of several telescopes count once, by the image with the largest size.
     Combined,
 }
 
-/// What the page, the text and the warnings say of [`Showers::Independent`].
+/// Warning of [`Showers::Independent`] on the page and in the text.
 pub const INDEPENDENT: &str = "telescopes are counted as independent: the same shower may count \
                                several times, and the significance of the sum is an upper bound";
 
-/// The times of one run, file by file.
+/// Times of one run, per file.
 #[derive(Debug, Clone, Copy)]
 pub struct RunTimes<'a> {
     pub telescope: Option<i64>,
-    /// First and last time of each file [ns]; empty if not known.
+    /// First and last time of each file [ns]; empty if unknown.
     pub segments: &'a [(i64, i64, String)],
     /// Whether two files of the run overlap, as those of two telescopes do.
     pub overlaps: bool,
 }
 
-/// Returns how the showers of some runs count: independent where two telescopes watched at
-/// the same time, or may have.
+/// Returns how the showers of runs count: independently if two telescopes observed at the same time,
+/// or may have.
 pub fn of(runs: &[RunTimes]) -> Showers {
     if runs.iter().any(|run| run.overlaps) {
         return Showers::Independent;

@@ -3,8 +3,8 @@
 const NS: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
 
-/// Days since 1970-01-01 to year, month, day (Gregorian; the counting from March of
-/// Fliegel and Van Flandern 1968 in its later form).
+/// Converts days since 1970-01-01 to year, month, day (Gregorian; with years from March, after
+/// Fliegel and Van Flandern 1968).
 fn date(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
@@ -17,7 +17,7 @@ fn date(days: i64) -> (i64, i64, i64) {
     (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
-/// The night of a time, by the date of its evening: from noon to noon of local time.
+/// Returns the night of a time by the date of its evening: from noon to noon of local time.
 pub fn night(time_ns: i64, utc_offset_h: f64) -> String {
     let local = time_ns.div_euclid(NS) + (utc_offset_h * 3600.0) as i64;
     let (year, month, day) = date((local - DAY / 2).div_euclid(DAY));
@@ -41,7 +41,7 @@ pub fn nights_from_number(run: i64, time_ns: i64, utc_offset_h: f64) -> Option<(
     Some((night - days, format!("{year:04}-{month:02}-{day:02}")))
 }
 
-/// The observing season of a time, from July to June: `2022-2023`.
+/// Returns the observing season of a time, from July to June: `2022-2023`.
 pub fn season(time_ns: i64, utc_offset_h: f64) -> String {
     let local = time_ns.div_euclid(NS) + (utc_offset_h * 3600.0) as i64;
     let (year, month, _) = date((local - DAY / 2).div_euclid(DAY));
@@ -49,7 +49,7 @@ pub fn season(time_ns: i64, utc_offset_h: f64) -> String {
     format!("{first:04}-{:04}", first + 1)
 }
 
-/// `2022-12-01 17:03:20.123` in UTC.
+/// Returns a time in UTC: `2022-12-01 17:03:20.123`.
 pub fn utc(time_ns: i64) -> String {
     let seconds = time_ns.div_euclid(NS);
     let (year, month, day) = date(seconds.div_euclid(DAY));

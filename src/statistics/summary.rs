@@ -167,7 +167,7 @@ impl Evaluation {
                 write!(f, "{on:>12}{off:>12}{sigma:>8}{reach:>10}")?;
             }
             let best = scan.best() == Some(i);
-            let notes = [(point.own, "model"), (best, "largest σ")];
+            let notes = [(point.own, "of the model"), (best, "largest σ")];
             let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, n)| *n).collect();
             writeln!(f, "{}{}", if notes.is_empty() { "" } else { "  " }, notes.join(", "))?;
         }

@@ -20,6 +20,9 @@ pub struct AppendFile {
 
 impl AppendFile {
     /// Creates a new, empty file.
+    ///
+    /// # Errors
+    /// `Usage` if the file exists and may not be replaced, `Environment` if the disk fails.
     pub fn create(path: &Path, overwrite: bool) -> Result<AppendFile> {
         refuse_existing(path, overwrite)?;
         create_folder(&parent_of(path))?;
@@ -33,6 +36,9 @@ impl AppendFile {
 
     /// Continues a file, or creates it; a torn last line, which a kill during a write leaves, is
     /// cut off.
+    ///
+    /// # Errors
+    /// `Environment` if the disk fails.
     pub fn resume(path: &Path) -> Result<AppendFile> {
         if !path.exists() {
             return AppendFile::create(path, false);
@@ -54,6 +60,9 @@ impl AppendFile {
     }
 
     /// Appends one line and syncs it; after a failure the file keeps its earlier end.
+    ///
+    /// # Errors
+    /// `Internal` for a line with a line end, `Environment` if the disk fails.
     pub fn append_line(&mut self, line: &str) -> Result<()> {
         if line.contains('\n') {
             return Err(Fault::new("a line to append contains a line end")
@@ -87,6 +96,9 @@ pub struct NoteFile {
 
 impl NoteFile {
     /// Creates the file and its folders; earlier content is lost.
+    ///
+    /// # Errors
+    /// `Environment` if the disk fails.
     pub fn create(path: &Path) -> Result<NoteFile> {
         create_folder(&parent_of(path))?;
         refuse_irregular(path)?;
@@ -97,12 +109,18 @@ impl NoteFile {
     }
 
     /// Replaces the first line; bytes after it have no meaning.
+    ///
+    /// # Errors
+    /// `Environment` if the disk fails.
     pub fn write(&mut self, line: &str) -> Result<()> {
         let bytes = format!("{line}\n").into_bytes();
         perform("write", &self.path, || self.file.write_all_at(&bytes, 0))
     }
 
     /// Removes the file.
+    ///
+    /// # Errors
+    /// `Environment` if the disk fails.
     pub fn remove(self) -> Result<()> {
         remove_file(&self.path)
     }

@@ -14,12 +14,14 @@
 
 #[cfg(test)]
 pub(crate) mod faults;
+mod identity;
 mod lines;
 pub mod lock;
 mod operations;
 mod process_tag;
 mod staged;
 
+pub use identity::FolderIdentity;
 pub use lines::{AppendFile, NoteFile};
 pub use operations::{create_folder, disk_fault, needing, refuse_existing, remove_file};
 pub use process_tag::{ProcessTag, remove_dead_parts, remove_dead_parts_below};
@@ -36,6 +38,9 @@ use std::path::{Path, PathBuf};
 
 /// Writes a whole file. After success it is on stable storage under its name; after any failure the
 /// name keeps its earlier content.
+///
+/// # Errors
+/// `Usage` if the output is not a regular file, `Environment` if the disk fails.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = || {
         let staged = Staged::new(path, true)?;
@@ -49,6 +54,9 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Writes a whole file as [`write_file`] does, unless it already has these bytes: a finished output
 /// needs no permission to write.
+///
+/// # Errors
+/// `Usage` if the output is not a regular file, `Environment` if the disk fails.
 pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     let is_same = fs::metadata(path)
         .is_ok_and(|data| data.is_file() && data.len() == bytes.len() as u64)
@@ -87,6 +95,9 @@ pub fn free_bytes(folder: &Path) -> Option<u64> {
 
 /// Gives a finished folder its name: syncs every file and folder in it, renames it, and syncs the
 /// parent. An existing folder must be removed first.
+///
+/// # Errors
+/// `Usage` if the target exists, `Environment` if the disk fails.
 pub fn publish_folder(part: &Path, target: &Path) -> Result<()> {
     if fs::symlink_metadata(target).is_ok() {
         return Err(Fault::new("the folder to publish already exists")
@@ -101,6 +112,9 @@ pub fn publish_folder(part: &Path, target: &Path) -> Result<()> {
 
 /// Removes a folder with its content; an absent one is accepted. It is renamed first, so that a
 /// kill never leaves a partial folder under its name.
+///
+/// # Errors
+/// `Environment` if the disk fails.
 pub fn remove_folder(path: &Path) -> Result<()> {
     let doomed = with_suffix(path, REMOVED);
     remove_tree(&doomed)?;
@@ -129,6 +143,9 @@ pub fn remove_if_empty(path: &Path, outermost: &Path) {
 }
 
 /// Renames or moves a file or folder within a file system; it replaces a regular file.
+///
+/// # Errors
+/// `Usage` if the target is not a regular file, `Environment` if the disk fails.
 pub fn move_to(from: &Path, to: &Path) -> Result<()> {
     refuse_irregular(to)?;
     perform("move", from, || fs::rename(from, to))?;
@@ -143,6 +160,9 @@ pub fn part_path(target: &Path) -> PathBuf {
 
 /// Removes the remains of killed processes from a folder: unfinished outputs, and outputs that have
 /// lost their name. Only for folders with one writer.
+///
+/// # Errors
+/// `Environment` if the disk fails.
 pub fn sweep_folder(folder: &Path) -> Result<()> {
     if !folder.is_dir() {
         return Ok(());

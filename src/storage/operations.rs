@@ -136,6 +136,9 @@ pub(super) fn refuse_irregular(path: &Path) -> Result<()> {
 }
 
 /// Creates a folder with its parents; an existing one is accepted.
+///
+/// # Errors
+/// `Environment` if the disk fails.
 pub fn create_folder(path: &Path) -> Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
@@ -150,6 +153,9 @@ pub fn create_folder(path: &Path) -> Result<()> {
 }
 
 /// Removes a file; an absent one is accepted.
+///
+/// # Errors
+/// `Environment` if the disk fails.
 pub fn remove_file(path: &Path) -> Result<()> {
     perform("remove", path, || unless_absent(fs::remove_file(path)))
 }

@@ -76,6 +76,9 @@ impl std::fmt::Display for ProcessTag {
 
 /// Removes the unfinished files of dead processes from a folder. Those of other hosts are removed
 /// only if the caller has locked the folder exclusively.
+///
+/// # Errors
+/// `Environment` if the disk fails.
 pub fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     let own = ProcessTag::own()?;
@@ -90,6 +93,9 @@ pub fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
 
 /// Removes the unfinished files of dead processes from a folder and the folders below it, as
 /// [`remove_dead_parts`] does; files whose names contain no process are kept.
+///
+/// # Errors
+/// `Environment` if the disk fails.
 pub fn remove_dead_parts_below(folder: &Path, is_locked: bool) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     let own = ProcessTag::own()?;

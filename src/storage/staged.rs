@@ -20,6 +20,9 @@ pub struct Staged {
 
 impl Staged {
     /// Returns a stage for `target`, and creates its folders.
+    ///
+    /// # Errors
+    /// `Usage` if the target may not be replaced, `Environment` if the disk fails.
     pub fn new(target: &Path, overwrite: bool) -> Result<Staged> {
         refuse_existing(target, overwrite)?;
         create_folder(&parent_of(target))?;
@@ -39,6 +42,9 @@ impl Staged {
     }
 
     /// Syncs the unfinished file, renames it, and syncs the folder.
+    ///
+    /// # Errors
+    /// `Environment` if the disk fails.
     pub fn commit(mut self) -> Result<()> {
         sync_file(&self.part)?;
         refuse_irregular(&self.target)?;
@@ -68,6 +74,9 @@ pub struct StagedFile {
 
 impl StagedFile {
     /// Creates the unfinished file.
+    ///
+    /// # Errors
+    /// As [`Staged::new`].
     pub fn create(target: &Path, overwrite: bool) -> Result<StagedFile> {
         let staged = Staged::new(target, overwrite)?;
         let file = perform("create", staged.part(), || File::create_new(staged.part()))?;
@@ -75,6 +84,9 @@ impl StagedFile {
     }
 
     /// Appends bytes.
+    ///
+    /// # Errors
+    /// `Environment` if the disk fails.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.length += bytes.len() as u64;
         put("write", self.staged.part(), &mut self.file, bytes)
@@ -82,6 +94,9 @@ impl StagedFile {
     }
 
     /// Syncs the file and gives it its name.
+    ///
+    /// # Errors
+    /// `Environment` if the disk fails.
     pub fn commit(self) -> Result<()> {
         let StagedFile { file, staged, length } = self;
         drop(file);

@@ -75,7 +75,7 @@ impl<'a> Checkpoints<'a> {
     ) -> Result<()> {
         let since = Instant::now();
         let saved = journal.map(|journal| {
-            journal.folder.check_identity()?;
+            journal.folder.identity.check()?;
             let folder = journal.folder.file(CHECKPOINTS);
             checkpoint::save(&folder, state, self.identity(), self.plan.config.run.keep)?;
             journal.folder.forget_replaced()

@@ -67,7 +67,32 @@ pub struct PerRanks {
     pub events_per_step: u64,
 }
 
+/// Work of a whole training.
+struct TrainingWork {
+    /// Gradients of events, including those that held-out events are equivalent to.
+    events: f64,
+    /// Gradients per second on one rank.
+    rate: f64,
+    training_events: u64,
+    threads: u64,
+}
+
+impl TrainingWork {
+    /// Estimates time and memory on a number of ranks.
+    fn on(&self, plan: &TrainingPlan, ranks: u64) -> PerRanks {
+        PerRanks {
+            ranks,
+            memory_bytes_per_rank: plan.memory(ranks, self.threads) + BASE,
+            seconds: self.events / (self.rate * ranks as f64),
+            events_per_step: plan.config.train.batch.min(self.training_events) / ranks,
+        }
+    }
+}
+
 /// Runs all checks of a training that do not read events, and estimates its resources.
+///
+/// # Errors
+/// Those of a training before it reads events.
 pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     preflight::same_on_all(
         comm,
@@ -91,12 +116,8 @@ pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     let held_out = config.split.validation / (3.0 * config.split.train);
     let events = training_events as f64 * epochs as f64 * (1.0 + held_out);
     let (shards, mine) = (plan.dealing.shards(), comm.size() as u64);
-    let of = |ranks: u64| PerRanks {
-        ranks,
-        memory_bytes_per_rank: plan.memory(ranks, place.threads as u64) + BASE,
-        seconds: events / (rate * ranks as f64),
-        events_per_step: config.train.batch.min(training_events) / ranks,
-    };
+    let work = TrainingWork { events, rate, training_events, threads: place.threads as u64 };
+    let of = |ranks: u64| work.on(&plan, ranks);
     let mut counts: Vec<u64> =
         std::iter::successors(Some(1), |r| Some(4 * r)).take_while(|r| *r < shards).collect();
     counts.extend([mine, shards]);

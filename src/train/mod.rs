@@ -1,8 +1,8 @@
 //! Training: the loop, and its preparation.
 //!
-//! Every decision (skip, checkpoint, stop, best) is made from reduced values, so all ranks decide
-//! the same. Every sum that affects a weight is a sum of integers or is computed in the order of
-//! shards, so the result does not depend on the ranks.
+//! Every decision (skip, checkpoint, stop, best) is made from reduced values, so all ranks decide the
+//! same. Every sum that affects a weight is a sum of integers, or is computed in the order of shards.
+//! So the result does not depend on the ranks.
 
 mod bins;
 mod checkpoints;
@@ -35,11 +35,8 @@ pub use validate_inputs::{cut_flows, validate_inputs};
 
 use crate::comm::{Communicator, StopFlag, is_root, mark_shared, preflight, sync_result, watch};
 use crate::data::selection::Selection;
-use crate::dataset::duplicates;
 use crate::engine::{self, RankResources};
 use crate::error::Result;
-use engines::FlowEngines;
-use events::TrainingEvents;
 use plan::TrainingPlan;
 use run::publish::finished;
 use run::run_folder::RunFolder;
@@ -50,12 +47,18 @@ use trainer::Trainer;
 const SAME_CONFIGURATION: &str = "give a configuration on a file system that all nodes share; a copy on each node may be an old one";
 
 /// Trains or resumes training until the end or a request to stop.
+///
+/// # Errors
+/// Stopped, interrupted or diverged, or an error of input, usage or environment.
 pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
     run_and_conclude(comm, options, stop, &|_| Ok(()))
 }
 
 /// Trains as [`run`] does; rank 0 then calls `conclude`, which may write into the run folder,
 /// because the folder is still locked.
+///
+/// # Errors
+/// Those of [`run`] and of `conclude`.
 pub fn run_and_conclude(
     comm: &dyn Communicator,
     options: &Options,
@@ -88,7 +91,7 @@ pub fn run_and_conclude(
         return Ok(Some(summary));
     }
     of_folder(&|folder| folder.check_room(&plan))?;
-    let mut trainer = prepare_trainer(comm, options, &plan, folder, &place)?;
+    let mut trainer = Trainer::prepare(comm, options, &plan, folder, &place)?;
     trainer.claim_run_folder(comm)?;
     let mut state = trainer.resume(comm)?;
     trainer.begin(comm, options, &state)?;
@@ -97,23 +100,6 @@ pub fn run_and_conclude(
     let summary = published.inspect_err(|error| trainer.log_end(error))?;
     concluded(comm, &summary)?;
     Ok(Some(summary))
-}
-
-/// Starts the engines, and reads and checks the events: the last checks before the first step.
-fn prepare_trainer<'a>(
-    comm: &dyn Communicator,
-    options: &Options,
-    plan: &'a TrainingPlan,
-    folder: Option<RunFolder>,
-    place: &RankResources,
-) -> Result<Trainer<'a>> {
-    if !options.config.data.allow_repeated_events {
-        duplicates::refuse(comm, &plan.sources)?;
-    }
-    let flows = FlowEngines::start(comm, plan, place)?;
-    let events = TrainingEvents::load(comm, plan, options.allow_few_events)?;
-    bins::check(comm, &events)?;
-    Trainer::new(comm, options, events, flows, folder)
 }
 
 /// Runs the training loop.
@@ -164,15 +150,17 @@ fn simulated_quantities(selection: &Selection) -> Option<String> {
         ("[cuts]", selection.cut_quantities().collect()),
         ("thresholds.per", selection.bin_quantities().collect()),
     ];
-    let of_use = |(place, names): &(&str, Vec<&str>)| {
-        let is_simulated = |name: &&&str| OF_SIMULATION.contains(*name);
-        let mut names: Vec<&str> = names.iter().filter(is_simulated).copied().collect();
-        names.sort_unstable();
-        names.dedup();
-        (!names.is_empty()).then(|| format!("{} in {place}", names.join(", ")))
-    };
-    let found: Vec<String> = uses.iter().filter_map(of_use).collect();
+    let found: Vec<String> =
+        uses.into_iter().filter_map(|(place, names)| simulated_names(names, place)).collect();
     (!found.is_empty()).then(|| found.join("; "))
+}
+
+/// Returns the names that only simulations have, with the place of their use.
+fn simulated_names(mut names: Vec<&str>, place: &str) -> Option<String> {
+    names.retain(|name| OF_SIMULATION.contains(name));
+    names.sort_unstable();
+    names.dedup();
+    (!names.is_empty()).then(|| format!("{} in {place}", names.join(", ")))
 }
 
 /// Logs the plan on rank 0.

@@ -60,6 +60,9 @@ pub struct TrainingPlan {
 
 impl TrainingPlan {
     /// Resolves and checks a configuration, and hashes its files.
+    ///
+    /// # Errors
+    /// Usage or input error with the first setting or file that cannot be used.
     pub fn new(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
         let mut plan = TrainingPlan::without_hashes(comm, config)?;
         let given: Vec<Source> = plan.sources.iter().chain(&plan.compared).cloned().collect();
@@ -105,7 +108,7 @@ impl TrainingPlan {
         let off = off.map(|off| OffSourceTransform::new(off, config, &selection));
         let off = off.transpose()?.map(Arc::new);
         let InputFiles { sources, compared, filed, units } =
-            find(comm, config, off.as_ref(), &selection)?;
+            FileFinder { comm, config, off: off.as_ref(), selection: &selection }.find()?;
         let rows = sources.iter().map(|s| s.rows).sum();
         Ok(TrainingPlan {
             parameters: flows.len() * Layout::new(&spec).len(),
@@ -182,72 +185,99 @@ struct InputFiles {
     units: Vec<String>, // (features)
 }
 
-/// Finds the files of a training. One of the ranks has opened every needed column of every file.
-fn find(
-    comm: &dyn Communicator,
-    config: &Config,
-    off: Option<&Arc<OffSourceTransform>>,
-    selection: &Selection,
-) -> Result<InputFiles> {
-    let of = |class| match class {
-        Class::Gamma => &config.data.gamma,
-        Class::Hadron if off.is_some() => &config.data.off,
-        Class::Hadron => &config.data.hadron,
-    };
-    let (mode, normal) = (config.model.mode, config.model.normal);
-    let both = mode == Mode::Ratio;
-    let (own, other) = (of(normal), of(normal.other()));
-    if !both && !other.is_empty() {
-        log::info!(
-            "{} training reads the normal class only; the files of the other class are not used",
-            mode.name()
-        );
-    }
-    let none = Vec::new();
-    let other = if both { other } else { &none };
-    let roles: [catalog::Role; 3] =
-        [(own, Some(normal)), (other, Some(normal.other())), (&config.data.mixed, None)];
-    let view = |source: &mut Source| {
-        if source.class == Some(Class::Hadron) {
-            source.view = off.map(|off| Arc::clone(off) as Arc<dyn RowTransform>);
+/// Lists the files of a training, and checks their columns.
+struct FileFinder<'c> {
+    comm: &'c dyn Communicator,
+    config: &'c Config,
+    off: Option<&'c Arc<OffSourceTransform>>,
+    selection: &'c Selection,
+}
+
+impl FileFinder<'_> {
+    /// Finds the files of a training. One of the ranks has opened every needed column of every
+    /// file.
+    fn find(&self) -> Result<InputFiles> {
+        refuse_shared(self.comm, self.config, self.off.is_some())?;
+        let Catalog { mut sources, mut said } = self.list(&self.roles(), true)?;
+        let normal = self.config.model.normal;
+        if sources.is_empty() {
+            return Err(Fault::new("no files to train on")
+                .expected(format!("data.{normal} or data.mixed in the configuration"))
+                .usage());
         }
-    };
-    let schema = config.data.schema.as_deref();
-    let look = |viewed: bool| {
-        move |source: &Source, file: &mut InputFile| {
-            let mut source = source.clone();
-            if viewed {
-                view(&mut source);
+        sources.iter_mut().for_each(|source| self.view(source));
+        let (mut compared, mut filed) = (Vec::new(), Vec::new());
+        if self.off.is_some() {
+            let files = self.list(&[(&self.config.data.hadron, Some(Class::Hadron))], false)?;
+            said.extend(numbered_after(sources.len(), files.said));
+            compared = files.sources;
+        }
+        if let Some(anomalies) = &self.config.anomalies {
+            // All their events are used, whatever their class.
+            let files = self.list(&[(&anomalies.files, Some(normal))], false)?;
+            said.extend(numbered_after(sources.len() + compared.len(), files.said));
+            filed = files.sources;
+        }
+        let units = same_units(&said, |i| {
+            let all = sources.iter().chain(&compared).chain(&filed);
+            all.skip(i).map(|source| &*source.path).next().unwrap_or(Path::new(""))
+        })?;
+        Ok(InputFiles { sources, compared, filed, units })
+    }
+
+    /// Returns the lists of files to train on, with the class of each.
+    fn roles(&self) -> [catalog::Role<'_>; 3] {
+        let model = &self.config.model;
+        let (own, mut other) = (self.files_of(model.normal), self.files_of(model.normal.other()));
+        if model.mode != Mode::Ratio {
+            if !other.is_empty() {
+                log::info!(
+                    "{} training reads the normal class only; the files of the other class are \
+                     not used",
+                    model.mode.name()
+                );
             }
-            check_columns(&source, file, selection, config.split.key.as_deref())
+            other = &[];
         }
-    };
-    refuse_shared(comm, config, off.is_some())?;
-    let Catalog { mut sources, mut said } = catalog::catalogue(comm, &roles, schema, &look(true))?;
-    if sources.is_empty() {
-        return Err(Fault::new("no files to train on")
-            .expected(format!("data.{normal} or data.mixed in the configuration"))
-            .usage());
+        let mixed = &self.config.data.mixed;
+        [(own, Some(model.normal)), (other, Some(model.normal.other())), (mixed, None)]
     }
-    sources.iter_mut().for_each(view);
-    let mut more = |paths: &[PathBuf], class: Class, before: usize| -> Result<Vec<Source>> {
-        let found = catalog::catalogue(comm, &[(paths, Some(class))], schema, &look(false))?;
-        said.extend(found.said.into_iter().map(|(i, units)| (before + i, units)));
-        Ok(found.sources)
-    };
-    let (mut compared, mut filed) = (Vec::new(), Vec::new());
-    if off.is_some() {
-        compared = more(&config.data.hadron, Class::Hadron, sources.len())?;
+
+    fn files_of(&self, class: Class) -> &[PathBuf] {
+        match class {
+            Class::Gamma => &self.config.data.gamma,
+            Class::Hadron if self.off.is_some() => &self.config.data.off,
+            Class::Hadron => &self.config.data.hadron,
+        }
     }
-    if let Some(anomalies) = &config.anomalies {
-        // All their events are used, whatever their class.
-        filed = more(&anomalies.files, normal, sources.len() + compared.len())?;
+
+    /// Lists files and checks their columns, of experimental hadrons with their off-source view if
+    /// `is_viewed`.
+    fn list(&self, roles: &[catalog::Role], is_viewed: bool) -> Result<Catalog> {
+        let schema = self.config.data.schema.as_deref();
+        catalog::catalogue(self.comm, roles, schema, &|source: &Source, file: &mut InputFile| {
+            let mut source = source.clone();
+            if is_viewed {
+                self.view(&mut source);
+            }
+            check_columns(&source, file, self.selection, self.config.split.key.as_deref())
+        })
     }
-    let units = same_units(&said, |i| {
-        let all = sources.iter().chain(&compared).chain(&filed);
-        all.skip(i).map(|source| &*source.path).next().unwrap_or(Path::new(""))
-    })?;
-    Ok(InputFiles { sources, compared, filed, units })
+
+    /// Sets the off-source view of a file of hadrons, if there is one.
+    fn view(&self, source: &mut Source) {
+        if source.class == Some(Class::Hadron) {
+            source.view = self.off.map(|off| Arc::clone(off) as Arc<dyn RowTransform>);
+        }
+    }
+}
+
+/// Adds `before` to the numbers of files.
+fn numbered_after(
+    before: usize,
+    said: Vec<(usize, String)>,
+) -> impl Iterator<Item = (usize, String)> {
+    said.into_iter().map(move |(i, units)| (before + i, units))
 }
 
 /// Determines the key of a run from the files, if the settings leave it open.

@@ -1,7 +1,7 @@
 //! The complete state of a training, which checkpoints save and restore as a whole.
 
 use crate::engine::Weights;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::metrics::EpochMetrics;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -162,23 +162,10 @@ impl TrainState {
 
     /// Parses the bytes of a checkpoint with `parameters` weights.
     pub fn from_bytes(weights: &[u8], progress: &[u8], parameters: usize) -> Result<TrainState> {
-        let fault =
-            |what: &str, e: &dyn std::fmt::Display| Fault::new(what.to_string()).found(e).input();
-        let tensors =
-            SafeTensors::deserialize(weights).map_err(|e| fault("not a checkpoint", &e))?;
-        let read = |name: &str| -> Result<Vec<f32>> {
-            let view = tensors.tensor(name).map_err(|e| fault("not a checkpoint", &e))?;
-            if view.dtype() != Dtype::F32 || view.shape() != [parameters] {
-                return Err(Fault::new("the checkpoint has a different network")
-                    .dataset(name)
-                    .expected(format!("{parameters} f32"))
-                    .found(format!("{:?} of shape {:?}", view.dtype(), view.shape()))
-                    .input());
-            }
-            Ok(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-        };
+        let tensors = SafeTensors::deserialize(weights).map_err(|e| not_a_checkpoint(&e))?;
+        let read = |name: &str| read_tensor(&tensors, name, parameters);
         let mut progress: Progress =
-            serde_json::from_slice(progress).map_err(|e| fault("not a checkpoint", &e))?;
+            serde_json::from_slice(progress).map_err(|e| not_a_checkpoint(&e))?;
         if progress.weight_in_epoch.is_empty() {
             progress.weight_in_epoch =
                 progress.events_in_epoch.iter().map(|events| *events as f64).collect();
@@ -194,6 +181,23 @@ impl TrainState {
             progress,
         })
     }
+}
+
+/// Reads the numbers (parameters) of a tensor.
+fn read_tensor(tensors: &SafeTensors, name: &str, parameters: usize) -> Result<Vec<f32>> {
+    let view = tensors.tensor(name).map_err(|e| not_a_checkpoint(&e))?;
+    if view.dtype() != Dtype::F32 || view.shape() != [parameters] {
+        return Err(Fault::new("the checkpoint has a different network")
+            .dataset(name)
+            .expected(format!("{parameters} f32"))
+            .found(format!("{:?} of shape {:?}", view.dtype(), view.shape()))
+            .input());
+    }
+    Ok(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+}
+
+fn not_a_checkpoint(found: &dyn std::fmt::Display) -> Error {
+    Fault::new("not a checkpoint").found(found).input()
 }
 
 #[cfg(test)]

@@ -55,8 +55,9 @@ impl BatchStep {
         self.populations[population].len()
     }
 
-    /// Returns the divisor of a flow's gradient sum in units of [`UNITS`]: the events of a real
-    /// class, whose weights have mean 1, or the weights of anomalies, many of which may be 0.
+    /// Returns the divisor of a flow's gradient sum in units of [`UNITS`]. It is the number of events
+    /// of a real class, whose weights have mean 1, or the sum of the weights of anomalies, many of
+    /// which may be 0.
     pub fn divisor(&self, plan: &TrainingPlan, population: usize) -> i64 {
         let events = &self.populations[population];
         match plan.populations[population] {

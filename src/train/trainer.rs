@@ -1,5 +1,6 @@
 //! One rank's part of a run: its parts, and the operations of the training loop.
 
+use super::bins;
 use super::checkpoints::Checkpoints;
 use super::engines::FlowEngines;
 use super::epoch;
@@ -22,6 +23,8 @@ use crate::comm::{
     Communicator, StopFlag, Work, host, job_end, job_number, mark_shared, sync_result,
 };
 use crate::config::Train;
+use crate::dataset::duplicates;
+use crate::engine::RankResources;
 use crate::error::{Error, Result};
 use std::time::Instant;
 
@@ -39,16 +42,21 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Creates the parts of a run from loaded events and started engines.
-    pub fn new(
+    /// Starts the engines, and reads and checks the events: the last checks before the first step.
+    pub fn prepare(
         comm: &dyn Communicator,
         options: &Options,
-        events: TrainingEvents<'a>,
-        mut flows: FlowEngines<'a>,
+        plan: &'a TrainingPlan,
         folder: Option<RunFolder>,
+        place: &RankResources,
     ) -> Result<Trainer<'a>> {
-        let plan = events.plan;
+        if !options.config.data.allow_repeated_events {
+            duplicates::refuse(comm, &plan.sources)?;
+        }
+        let mut flows = FlowEngines::start(comm, plan, place)?;
+        let events = TrainingEvents::load(comm, plan, options.allow_few_events)?;
         let held = sync_result(comm, flows.upload_events(&events.stores))?;
+        bins::check(comm, &events)?;
         let (own, populations) = (events.stores[0].shards.len(), plan.populations.len());
         Ok(Trainer {
             plan,

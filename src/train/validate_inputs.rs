@@ -1,7 +1,9 @@
 //! Runs all checks of a training before its first step, without a run folder.
 
+use super::options::Options;
 use super::plan::TrainingPlan;
-use super::{Existing, Options, prepare_trainer};
+use super::run::run_folder::Existing;
+use super::trainer::Trainer;
 use crate::comm::Communicator;
 use crate::config::{Config, EngineChoice, Hardware};
 use crate::data::selection::cut_flow::CutFlow;
@@ -12,6 +14,9 @@ use std::path::PathBuf;
 
 /// Finds, reads and checks the files of a configuration as a training would; with `quick`, their
 /// metadata only.
+///
+/// # Errors
+/// Those of a training before its first step.
 pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) -> Result<()> {
     let plan = TrainingPlan::new(comm, config)?;
     if quick {
@@ -32,7 +37,7 @@ pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) ->
         command: String::new(),
         lock_timeout: std::time::Duration::ZERO,
     };
-    prepare_trainer(comm, &options, &plan, None, &place).map(drop)
+    Trainer::prepare(comm, &options, &plan, None, &place).map(drop)
 }
 
 /// Counts the events that the cuts remove from the files of a training.

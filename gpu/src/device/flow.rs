@@ -2,96 +2,19 @@
 //! sums.
 
 use super::device::{Buffer, Device, cubes};
-use super::error::{DeviceError, Result, expect_len};
+use super::error::{Result, expect_len};
+use super::event_table::{EventTable, no_events};
 use super::kernels::gradient::{reduce, row_sums};
-use super::kernels::training::{adam, count_flags, gather, place, squares};
+use super::kernels::training::count_flags;
+use super::network_kernels::{EventLaunch, GradientSums, Kernels, LINE};
 use super::tiles::{Tile, TilePlan};
+use super::training_buffers::{TrainingBuffers, not_training};
 use super::{Adam, DeviceBatch, DeviceFlow, Events, Gradient, Summed, Weights, guarded};
 use cubecl::prelude::*;
 use std::cell::RefCell;
 
-/// Threads per cube of the kernels that only copy or add numbers.
-pub(crate) const LINE: usize = 256;
 /// Threads per cube of `row_sums`; part of the order of summation.
 const ROW: usize = 128;
-/// Parts of the gradient's norm; part of the order of its summation.
-const PARTS: usize = 64;
-/// Largest number of events in one launch.
-pub(crate) const LAUNCH_EVENTS: usize = 1 << 20;
-
-/// The kernels for one kind of network.
-pub(crate) trait Kernels<R: Runtime> {
-    /// Returns the number of network outputs per event whose sums over events are bias gradients.
-    fn rows(&self) -> usize;
-    /// Returns the number of gradients in a partial sum.
-    fn stride(&self) -> usize;
-    /// Returns for each parameter its position in a partial, or `stride` plus its row.
-    fn gradient_map(&self) -> Vec<u32>;
-    /// Returns the largest number of events of a launch, without and with gradient.
-    fn launch_events(&self, device: &Device<R>) -> [usize; 2];
-    /// Returns the bytes per event that a gradient needs.
-    fn event_bytes(&self) -> usize;
-    /// Returns the number of cubes of the gradient for one range of tiles.
-    fn cubes(&self) -> usize;
-    /// Returns the number of cubes that the gradient should have.
-    fn target_cubes(&self) -> usize;
-    /// Sets the parameters (flat, see `layout`).
-    fn set_params(&mut self, device: &Device<R>, params: Buffer);
-    /// Computes log p of `rows` (n, features) into `log_prob` (n).
-    fn log_prob(
-        &self,
-        device: &Device<R>,
-        rows: &Buffer,
-        log_prob: &Buffer,
-        n: usize,
-    ) -> Result<()>;
-    /// Computes `rows` (n, features) from `latent` of the same shape.
-    fn inverse(&self, device: &Device<R>, latent: &Buffer, rows: &Buffer, n: usize) -> Result<()>;
-    /// Computes log p and the partial gradients of a launch; returns the buffer of `rows` (rows,
-    /// n).
-    fn gradient(
-        &self,
-        device: &Device<R>,
-        launch: &EventLaunch,
-        sums: &GradientSums,
-    ) -> Result<Buffer>;
-}
-
-/// Events of one launch on the device.
-pub(crate) struct EventLaunch {
-    pub(crate) n: usize,
-    /// (n, features)
-    pub(crate) rows: Buffer,
-    /// (n)
-    pub(crate) loss_weights: Buffer,
-    /// (n)
-    pub(crate) log_prob: Buffer,
-    /// First event and number of events of each tile.
-    pub(crate) tiles: Buffer,
-    pub(crate) bounds: Buffer,
-    /// First tile of each range, and the number of tiles.
-    pub(crate) ranges: Buffer,
-    pub(crate) chunks: usize,
-    /// Set for each tile with a component that cannot be added.
-    pub(crate) flags: Buffer,
-    /// Loss of each tile.
-    losses: Buffer,
-}
-
-/// Buffers for the sums of a gradient; they grow with the largest batch.
-#[derive(Clone)]
-pub(crate) struct GradientSums {
-    events: usize,
-    tiles: usize,
-    /// (events)
-    log_prob: Buffer,
-    /// Loss weights of 1 (events)
-    ones: Buffer,
-    /// (rows, tiles)
-    by_row: Buffer,
-    /// (ranges, stride) of two words
-    pub(crate) partials: Buffer,
-}
 
 /// Sums over the batches of a step.
 #[derive(Clone)]
@@ -100,18 +23,6 @@ struct Total {
     sums: Buffer,
     /// Unusable tiles.
     tally: Buffer,
-}
-
-/// Weights in training with their running mean and moments, each (parameters).
-struct TrainingBuffers {
-    params: Buffer,
-    ema: Buffer,
-    first_moment: Buffer,
-    second_moment: Buffer,
-    /// Parts of the squared norm of the gradient, and the norm.
-    parts: Buffer,
-    norm: Buffer,
-    updated: bool,
 }
 
 /// A flow on a device, for any kind of network.
@@ -127,8 +38,7 @@ pub(crate) struct Flow<R: Runtime, K: Kernels<R>> {
     step_total: Total,
     /// Batches of the step in progress: tiles and their losses.
     step: Vec<(TilePlan, Vec<Buffer>)>,
-    /// Stored events (events, features), and their number.
-    table: Option<(Buffer, usize)>,
+    table: Option<EventTable>,
     training: Option<TrainingBuffers>,
 }
 
@@ -178,7 +88,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         // Release the old buffers first: there may not be enough memory for both.
         let old = kept.take().map_or((0, 0), |s| (s.events, s.tiles));
         let (events, tiles) = (events.max(old.0), tiles.max(old.1));
-        let held = self.table.as_ref().map_or(0, |(table, _)| 4 * table.len());
+        let held = self.table.as_ref().map_or(0, |table| 4 * table.rows().0.len());
         let per_event = self.kernels.event_bytes() + 4 * (self.features + 3);
         let partials = 8 * self.chunks(tiles) * self.kernels.stride();
         self.device.expect_memory((held + per_event * events + partials) as u64)?;
@@ -214,7 +124,8 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
                     device.upload(&rows[start * self.features..end * self.features])
                 }
                 Events::Held { numbers, flips } => {
-                    self.gather(&numbers[start..end], flips.map(|f| &f[start..end]))?
+                    let table = self.table.as_ref().ok_or_else(no_events)?;
+                    table.gather(device, &numbers[start..end], flips.map(|f| &f[start..end]))?
                 }
             },
             loss_weights: match batch.weights {
@@ -229,40 +140,6 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
             flags: device.upload(&vec![0_u32; tiles.len()]),
             losses: device.empty(tiles.len())?,
         })
-    }
-
-    /// Copies rows of the stored events by index.
-    fn gather(&self, numbers: &[u32], flips: Option<&[u32]>) -> Result<Buffer> {
-        let Some((table, count)) = &self.table else {
-            return Err(DeviceError::Argument { what: "stored events", expected: 1, found: 0 });
-        };
-        let largest = numbers.iter().copied().max().unwrap_or(0) as usize;
-        if largest >= *count {
-            return Err(DeviceError::Argument {
-                what: "index of a stored event",
-                expected: *count,
-                found: largest,
-            });
-        }
-        let rows = self.device.empty(numbers.len() * self.features)?;
-        let flips_buffer = self.device.upload(flips.unwrap_or(&[0]));
-        // SAFETY: all indices are below the number of stored events; there are as many flips, or
-        // the kernel does not read them.
-        unsafe {
-            gather::launch_unchecked::<R>(
-                &self.device.client,
-                cubes(numbers.len().div_ceil(LINE)),
-                CubeDim::new_1d(LINE as u32),
-                table.arg(),
-                self.device.upload(numbers).arg(),
-                flips_buffer.arg(),
-                rows.arg(),
-                numbers.len() as u32,
-                flips.is_some(),
-                self.features,
-            );
-        }
-        Ok(rows)
     }
 
     /// Launches the sums of rows and losses over the tiles.
@@ -403,56 +280,6 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
         Ok(())
     }
-
-    /// Launches one update from sums on the device, and packs the new weights.
-    fn launch_update(&mut self, total: &Total, adam_step: &Adam) -> Result<()> {
-        let Some(t) = &mut self.training else { return Err(not_training()) };
-        t.updated = true;
-        let to_mean = (1.0 / adam_step.divisor) as f32;
-        let params = t.params.clone();
-        // SAFETY: all buffers have one number per parameter, or two words; the kernels check their
-        // index against that length.
-        unsafe {
-            squares::launch_unchecked::<R>(
-                &self.device.client,
-                CubeCount::Static(PARTS as u32, 1, 1),
-                CubeDim::new_1d(LINE as u32),
-                total.sums.arg(),
-                t.parts.arg(),
-                self.parameters as u32,
-                to_mean,
-                LINE,
-            );
-            adam::launch_unchecked::<R>(
-                &self.device.client,
-                cubes(self.parameters.div_ceil(LINE)),
-                CubeDim::new_1d(LINE as u32),
-                total.sums.arg(),
-                t.parts.arg(),
-                total.tally.arg(),
-                t.params.arg(),
-                t.ema.arg(),
-                t.first_moment.arg(),
-                t.second_moment.arg(),
-                t.norm.arg(),
-                self.parameters as u32,
-                to_mean,
-                adam_step.clip_norm as f32,
-                adam_step.beta1,
-                adam_step.beta2,
-                adam_step.step,
-                adam_step.epsilon,
-                adam_step.keep,
-                PARTS,
-            );
-        }
-        self.kernels.set_params(&self.device, params);
-        Ok(())
-    }
-}
-
-fn not_training() -> DeviceError {
-    DeviceError::Argument { what: "weights in training", expected: 1, found: 0 }
 }
 
 impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
@@ -526,46 +353,20 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
         events: usize,
         pieces: &mut dyn Iterator<Item = &[f32]>,
     ) -> Result<()> {
-        let numbers = events * self.features;
         guarded(|| {
             self.table = None; // there may not be enough memory for both
-            let table = self.device.empty(numbers)?;
-            let mut first = 0;
-            for piece in pieces {
-                let end = first + piece.len();
-                expect_len("numbers of the events", numbers.max(end), numbers)?;
-                if piece.is_empty() {
-                    continue;
-                }
-                // SAFETY: the piece ends within the table.
-                unsafe {
-                    place::launch_unchecked::<R>(
-                        &self.device.client,
-                        cubes(piece.len().div_ceil(LINE)),
-                        CubeDim::new_1d(LINE as u32),
-                        self.device.upload(piece).arg(),
-                        table.arg(),
-                        first as u32,
-                        piece.len() as u32,
-                    );
-                }
-                first = end;
-            }
-            expect_len("numbers of the events", numbers, first)?;
-            self.table = Some((table, events));
+            self.table = Some(EventTable::upload(&self.device, events, self.features, pieces)?);
             self.device.finish()
         })
     }
 
     fn score_held(&self, turns: usize) -> Result<()> {
-        let Some((table, count)) = &self.table else {
-            return Err(DeviceError::Argument { what: "stored events", expected: 1, found: 0 });
-        };
+        let (rows, count) = self.table.as_ref().ok_or_else(no_events)?.rows();
         guarded(|| {
             let most = self.kernels.launch_events(&self.device)[0];
-            let log_prob = self.device.empty((*count).min(most))?;
+            let log_prob = self.device.empty(count.min(most))?;
             for _ in 0..turns {
-                self.kernels.log_prob(&self.device, table, &log_prob, (*count).min(most))?;
+                self.kernels.log_prob(&self.device, rows, &log_prob, count.min(most))?;
             }
             self.device.finish()
         })
@@ -576,20 +377,10 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
             expect_len("parameters", self.parameters, values.len())?;
         }
         guarded(|| {
-            let device = &self.device;
-            let [params, ema, first_moment, second_moment] =
-                weights.all().map(|values| device.upload(values));
-            self.kernels.set_params(device, params.clone());
-            self.training = Some(TrainingBuffers {
-                params,
-                ema,
-                first_moment,
-                second_moment,
-                parts: device.empty(PARTS)?,
-                norm: device.empty(1)?,
-                updated: false,
-            });
-            device.finish()
+            let training = TrainingBuffers::new(&self.device, weights)?;
+            self.kernels.set_params(&self.device, training.params());
+            self.training = Some(training);
+            self.device.finish()
         })
     }
 
@@ -633,20 +424,15 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
                     Total { sums: self.device.upload(&words), tally: self.device.upload(&[0_u32]) }
                 }
             };
-            self.launch_update(&total, adam)
+            let training = self.training.as_mut().ok_or_else(not_training)?;
+            training.launch_update(&self.device, &total.sums, &total.tally, adam);
+            self.kernels.set_params(&self.device, training.params());
+            Ok(())
         })
     }
 
     fn gradient_norm(&self) -> Result<Option<f64>> {
-        guarded(|| {
-            let Some(t) = &self.training else { return Err(not_training()) };
-            if !t.updated {
-                return Ok(None);
-            }
-            let mut norm = [0.0_f32];
-            self.device.read(&t.norm, &mut norm)?;
-            Ok(Some(f64::from(norm[0])))
-        })
+        guarded(|| self.training.as_ref().ok_or_else(not_training)?.gradient_norm(&self.device))
     }
 
     fn weights(&self, weights: &mut Weights) -> Result<()> {
@@ -654,11 +440,8 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
             expect_len("parameters", self.parameters, values.len())?;
         }
         guarded(|| {
-            let Some(t) = &self.training else { return Err(not_training()) };
-            self.device.read(&t.params, &mut weights.params)?;
-            self.device.read(&t.ema, &mut weights.ema)?;
-            self.device.read(&t.first_moment, &mut weights.first_moment)?;
-            self.device.read(&t.second_moment, &mut weights.second_moment)
+            let training = self.training.as_ref().ok_or_else(not_training)?;
+            training.download(&self.device, weights)
         })
     }
 }

@@ -2,10 +2,11 @@
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
-use super::flow::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
-use super::kernels::flow::{backward, forward, inverse};
+use super::kernels::flow::{forward, inverse};
+use super::kernels::flow_backward::backward;
 use super::kernels::gradient::{event_quads, pack, weight_gradient};
 use super::kernels::network::KernelShape;
+use super::network_kernels::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
 use super::packing::{FeatureSlots, Packing, shape};
 use super::tuning::{LaunchConfig, launch_config};
 use crate::spec::FlowSpec;

@@ -2,11 +2,12 @@
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
-use super::flow::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
-use super::kernels::layered::{
-    GemmTiling, Product, add_conditioner, couple, couple_backward, density, density_backward,
-    layer, layer_gradient, take_conditioner, to_columns, to_rows, uncouple,
+use super::kernels::columns::{
+    add_conditioner, couple, couple_backward, density, density_backward, take_conditioner,
+    to_columns, to_rows, uncouple,
 };
+use super::kernels::layered::{GemmTiling, Product, layer, layer_gradient};
+use super::network_kernels::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
 use super::tuning::{LaunchConfig, launch_config};
 use crate::layout::{Dense, Layout};
 use crate::spec::{FlowSpec, Network};
@@ -291,33 +292,7 @@ impl Layered {
         let mut from = of_output;
         for (l, dense) in layers.iter().enumerate().rev() {
             let x = &s.layers[l];
-            let edge = self.tiling.edge();
-            // SAFETY: the kernel checks rows and columns. Tiles lie within the n events, ranges
-            // within the tiles, and the partials have space for all parameters.
-            unsafe {
-                layer_gradient::launch_unchecked::<R>(
-                    &device.client,
-                    CubeCount::Static(
-                        (dense.inputs + 1).div_ceil(edge) as u32,
-                        dense.outputs.div_ceil(edge) as u32,
-                        launch.chunks as u32,
-                    ),
-                    CubeDim::new_1d(self.tiling.threads() as u32),
-                    from.arg(),
-                    x.arg(),
-                    launch.tiles.arg(),
-                    launch.bounds.arg(),
-                    launch.ranges.arg(),
-                    sums.partials.arg(),
-                    launch.flags.arg(),
-                    dense.weight.start as u32,
-                    dense.inputs as u32,
-                    dense.outputs as u32,
-                    self.layout.len() as u32,
-                    n as u32,
-                    self.tiling,
-                );
-            }
+            self.launch_layer_gradient(device, dense, [from, x], launch, sums);
             let to = &s.backward[l % 2];
             let product = Product::Backward { rectified: l > 0 };
             self.launch_layer(device, dense, product, [from, x, to], n);
@@ -336,6 +311,45 @@ impl Layered {
                 self.conditioning[block] as u32,
                 n as u32,
                 self.spec.features,
+            );
+        }
+    }
+
+    /// Launches the gradients of a layer's weights and biases, from the gradient `g` of its output
+    /// and its input `x`.
+    fn launch_layer_gradient<R: Runtime>(
+        &self,
+        device: &Device<R>,
+        dense: &Dense,
+        [g, x]: [&Buffer; 2],
+        launch: &EventLaunch,
+        sums: &GradientSums,
+    ) {
+        let edge = self.tiling.edge();
+        // SAFETY: the kernel checks rows and columns. Tiles lie within the n events, ranges within
+        // the tiles, and the partials have space for all parameters.
+        unsafe {
+            layer_gradient::launch_unchecked::<R>(
+                &device.client,
+                CubeCount::Static(
+                    (dense.inputs + 1).div_ceil(edge) as u32,
+                    dense.outputs.div_ceil(edge) as u32,
+                    launch.chunks as u32,
+                ),
+                CubeDim::new_1d(self.tiling.threads() as u32),
+                g.arg(),
+                x.arg(),
+                launch.tiles.arg(),
+                launch.bounds.arg(),
+                launch.ranges.arg(),
+                sums.partials.arg(),
+                launch.flags.arg(),
+                dense.weight.start as u32,
+                dense.inputs as u32,
+                dense.outputs as u32,
+                self.layout.len() as u32,
+                launch.n as u32,
+                self.tiling,
             );
         }
     }

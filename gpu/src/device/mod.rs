@@ -6,14 +6,17 @@
 #[allow(clippy::module_inception)]
 mod device;
 mod error;
+mod event_table;
 mod flow;
 mod fused;
 mod kernels;
 mod layered;
+mod network_kernels;
 mod packing;
 mod peak;
 mod probe;
 mod tiles;
+mod training_buffers;
 mod tuning;
 
 pub use error::{DeviceError, Result};

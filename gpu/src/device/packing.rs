@@ -97,19 +97,11 @@ impl FeatureSlots {
     pub(crate) fn new(spec: &FlowSpec) -> FeatureSlots {
         let slots = 2 * spec.features.div_ceil(2);
         let pairs = spec.blocks.div_ceil(2);
-        let features = |pair: usize| -> Vec<u32> {
-            let split = spec.split(2 * pair);
-            let mut features = [split.conditioner, split.transformed].concat();
-            // With an odd number of features one slot is unused: it gets a feature index out of
-            // range.
-            features.resize(slots, spec.features);
-            features.into_iter().map(|f| f as u32).collect()
-        };
-        let first = features(0);
+        let first = features_of_slots(spec, 0);
         let (mut order, mut back) = (first.clone(), (0..slots as u32).collect::<Vec<_>>());
         let mut before = first;
         for pair in 1..pairs {
-            let now = features(pair);
+            let now = features_of_slots(spec, pair);
             order.extend(places(&now, &before));
             back.extend(places(&before, &now));
             before = now;
@@ -119,9 +111,18 @@ impl FeatureSlots {
     }
 }
 
+/// Returns the feature of each slot in a pair of blocks.
+fn features_of_slots(spec: &FlowSpec, pair: usize) -> Vec<u32> {
+    let split = spec.split(2 * pair);
+    let mut features = [split.conditioner, split.transformed].concat();
+    // With an odd number of features one slot is unused: it gets a feature index out of range.
+    features.resize(2 * spec.features.div_ceil(2), spec.features);
+    features.into_iter().map(|f| f as u32).collect()
+}
+
 /// Returns the position in `those` of each member of `these`; both have the same members.
 fn places<'a>(these: &'a [u32], those: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
-    these.iter().map(|f| those.iter().position(|g| g == f).unwrap_or_default() as u32)
+    these.iter().filter_map(|f| those.iter().position(|g| g == f).map(|at| at as u32))
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+/// Mark of UTF-8 that some programs write at the start of a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Longest line [bytes].
 const LONGEST_LINE: u64 = 4096;
 /// Difference below which positions are equal [cm]. They are written with three or four digits.
@@ -270,8 +272,21 @@ impl HashedLines {
             if bytes == 0 {
                 return Ok(false);
             }
-            if bytes as u64 == LONGEST_LINE && !self.line.ends_with('\n') {
-                return Err(self.fault("line is too long"));
+            if !self.line.ends_with('\n') {
+                if bytes as u64 == LONGEST_LINE {
+                    return Err(self.fault("line is too long"));
+                }
+                if self.hash.is_some() {
+                    log::warn!(
+                        "{}: the last line (row {}) has no line end: if the file is an incomplete \
+                         copy, its last value is wrong",
+                        self.path.display(),
+                        self.number
+                    );
+                }
+            }
+            if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+                self.line.drain(..BYTE_ORDER_MARK.len_utf8());
             }
             if !self.line.trim().is_empty() {
                 return Ok(true);

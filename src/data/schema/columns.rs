@@ -58,6 +58,21 @@ pub struct ColumnSpec {
     pub positions: Option<usize>,
 }
 
+/// Refuses two columns of one name in the output of an input file, such as a key with the name of a
+/// computed column.
+///
+/// # Errors
+/// `Input`.
+pub fn refuse_equal_names(specs: &[ColumnSpec], input: &Path) -> Result<()> {
+    let equal = (1..specs.len()).find(|i| specs[..*i].iter().any(|s| s.name == specs[*i].name));
+    let Some(index) = equal else { return Ok(()) };
+    Err(Fault::new("a column has the name of a column that is written")
+        .file(input)
+        .column(&specs[index].name)
+        .advice("rename the column in the file, or map it to another name in a schema")
+        .input())
+}
+
 impl ColumnSpec {
     /// Returns a one-dimensional column.
     pub fn new(name: impl Into<String>, kind: ColumnType, unit: Option<&str>) -> ColumnSpec {

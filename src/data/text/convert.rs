@@ -258,7 +258,7 @@ impl<'a> Conversion<'a> {
         for ((name, _), tally) in self.outputs.iter().zip(tallies) {
             for finding in tally.findings() {
                 if finding.severe {
-                    return Err(Fault::new("values are impossible for a Cherenkov camera")
+                    return Err(Fault::new("values that no Cherenkov camera records")
                         .file(input)
                         .column(name)
                         .expected(finding.expected)

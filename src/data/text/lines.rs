@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// Longest line. A file with longer lines is binary or has no line ends.
 pub const MAX_LINE_BYTES: usize = 65_536;
+/// Mark of UTF-8 that some programs (spreadsheets) write at the start of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes per read.
 pub(super) const BUFFER: usize = 1 << 20;
 
-/// Reader of the lines of a file that are not blank, without line ends.
+/// Reader of the lines of a file that are not blank, without line ends and byte order mark.
 #[derive(Debug)]
 pub(super) struct TextLines {
     path: PathBuf,
@@ -73,7 +75,16 @@ impl TextLines {
             if self.ended {
                 let line = (self.begin, self.buffer.len());
                 self.begin = self.buffer.len();
-                return Ok((line.0 < line.1).then_some(line));
+                if line.0 == line.1 {
+                    return Ok(None);
+                }
+                log::warn!(
+                    "{}: the last line (row {}) has no line end: if the file is an incomplete copy, \
+                     its last value is wrong",
+                    self.path.display(),
+                    self.number + 1
+                );
+                return Ok(Some(line));
             }
             let pending = self.buffer.len() - self.begin;
             if pending > MAX_LINE_BYTES {
@@ -99,6 +110,9 @@ impl TextLines {
             }
         };
         self.buffer.truncate(pending + count);
+        if self.hasher.count() == 0 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+            self.begin = BYTE_ORDER_MARK.len();
+        }
         self.hasher.update(&self.buffer[pending..]);
         self.ended = count == 0;
         Ok(())

@@ -1,4 +1,4 @@
-//! Files that earlier runs have written into the same output folder.
+//! Files that earlier runs have written to the same output folder.
 //!
 //! A folder can be filled night by night. Its manifest always lists all files in it, whatever run
 //! has written them, provided that all have the same settings.
@@ -19,8 +19,8 @@ pub struct EarlierFiles<F> {
     pub files: Vec<F>,
     /// Input path → why it failed.
     pub failed: BTreeMap<String, FailedFile>,
-    /// Outputs that are no longer as they were written, and failed inputs of this run's folders
-    /// that no longer exist: path → what to do about it.
+    /// Outputs that were changed or removed since they were written, and failed inputs of the
+    /// folders of this run that no longer exist: path → reason and advice.
     pub lost: BTreeMap<String, FailedFile>,
     /// Outputs of scorings that leave out runs which the model was trained on.
     pub left_out: Vec<String>,
@@ -38,7 +38,7 @@ impl<F> Default for EarlierFiles<F> {
 }
 
 impl<F: ListedFile> EarlierFiles<F> {
-    /// Takes from a manifest what is not of the files of this run, `listed`.
+    /// Returns the entries of a manifest that are not of the files of this run, `listed`.
     pub fn new(
         files: Vec<F>,
         failed: BTreeMap<String, FailedFile>,
@@ -53,9 +53,8 @@ impl<F: ListedFile> EarlierFiles<F> {
         EarlierFiles { files, failed, ..EarlierFiles::default() }
     }
 
-    /// Finds the files that are no longer as they were written, and the failed inputs that no
-    /// longer exist. They stay in the manifest, unless `forget` is set: what was lost by mistake
-    /// must not leave it unnoticed.
+    /// Finds outputs that were changed or removed, and failed inputs that no longer exist. They stay
+    /// in the manifest unless `forget` is set, so that a loss is not overlooked.
     pub fn find_lost(&mut self, given: &[PathBuf], forget: bool, is_present: impl Fn(&F) -> bool) {
         let name = |file: &F| file.output().to_string();
         let gone: Vec<String> = self.files.iter().filter(|f| !is_present(f)).map(name).collect();
@@ -93,8 +92,8 @@ impl<F: ListedFile> EarlierFiles<F> {
         }
     }
 
-    /// Returns what a folder with these files, also of earlier runs, must not be left with: what
-    /// is lost, also while this run worked, and inputs of equal content.
+    /// Returns the faults of a folder with these files: files that were lost, also during this run,
+    /// and inputs of equal content.
     pub fn unresolved(&self, folder: &Path, all: &[F]) -> Result<BTreeMap<String, FailedFile>> {
         let entries = ledger::read(folder)?.entries;
         let is_lost = |file: &&F| has_recorded_length(folder, *file, &entries) == Some(false);
@@ -123,8 +122,8 @@ impl<F: ListedFile> EarlierFiles<F> {
     }
 }
 
-/// Refuses to add to outputs that were `made` ("scored") with other settings; `again` says how to
-/// replace them.
+/// Refuses to add to outputs that were `made` ("scored") with other settings; `again` is the advice
+/// to replace them.
 ///
 /// # Errors
 /// `Usage` if one of the files is there.

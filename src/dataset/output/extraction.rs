@@ -1,9 +1,9 @@
 //! Compares event files with the manifest of the extraction that wrote them.
 //!
-//! An output folder of `extract` is an input of `train`, `evaluate` and `score`. Its manifest
-//! tells whether the extraction has finished, which files are its outputs, and which images are
-//! missing from them. The folder is found from the files themselves, so it does not matter
-//! whether a user gives the folder, one above or below it, a pattern or a list.
+//! An output folder of `extract` is an input of `train`, `evaluate` and `score`. Its manifest states
+//! whether the extraction has finished, which files are its outputs, and which images are missing.
+//! The folder is found from the files, so a user can give the folder, one above or below it, a
+//! pattern or a list.
 
 use super::ledger;
 use super::started::Started;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub const MANIFEST: &str = "manifest.json";
 /// Format of the manifest.
 pub const FORMAT: &str = "taiga-flow-extraction 1";
-/// First bytes of a ledger in which a line of an extraction is looked for.
+/// Bytes at the beginning of a ledger that are searched for a line of an extraction.
 const LEDGER_HEAD: u64 = 1 << 16;
 
 /// The part of the manifest that readers of the event files need.
@@ -52,7 +52,7 @@ struct Extraction {
     folder: PathBuf,
     /// Output → hash of its content.
     outputs: BTreeMap<String, String>,
-    /// Input → why it has no output.
+    /// Input → reason why it has no output.
     failed: BTreeMap<String, FailedFile>,
 }
 
@@ -63,23 +63,23 @@ struct ExtractedMember {
     name: String,
 }
 
-/// The extractions that some event files belong to.
+/// Extractions that event files belong to.
 #[derive(Debug)]
 pub struct Extractions<'a> {
     files: Vec<&'a Path>,
-    /// By file; `None` for a file that belongs to no extraction.
+    /// Extraction of each file; `None` for a file of no extraction.
     members: Vec<Option<ExtractedMember>>,
     all: Vec<Extraction>,
 }
 
-/// A file that an extraction should have written, and that is not there.
+/// Missing output of an extraction.
 #[derive(Debug)]
 pub struct AbsentOutput {
     /// The input of the extraction, or the output if it was lost later.
     pub file: String,
-    /// Path of the output, below the path given; `None` where it is not known.
+    /// Path of the output below the given path; `None` if it is unknown.
     pub output: Option<PathBuf>,
-    /// The path given that covers the output.
+    /// Given path that covers the output.
     pub given: PathBuf,
     /// Folder of the extraction.
     pub extraction: String,
@@ -99,8 +99,8 @@ impl<'a> Extractions<'a> {
         Ok(Extractions { files, members, all: search.extractions })
     }
 
-    /// Returns the files that are below the folder of an extraction without being one of its
-    /// outputs, with the reason not to use them.
+    /// Returns the files below the folder of an extraction that are not outputs of it, with the
+    /// reason not to use them.
     pub fn unlisted(&self) -> impl Iterator<Item = (&Path, Error)> {
         let files = self.files.iter().zip(&self.members);
         files.filter_map(|(file, member)| {
@@ -110,7 +110,7 @@ impl<'a> Extractions<'a> {
         })
     }
 
-    /// Returns the hash that a file had when it was extracted, by its place in the list.
+    /// Returns the hash of a file when it was extracted, by its index in the list.
     pub fn recorded_hash(&self, file: usize) -> Option<&str> {
         let ExtractedMember { extraction, name } = self.members.get(file)?.as_ref()?;
         self.all[*extraction].outputs.get(name).map(String::as_str)
@@ -145,8 +145,8 @@ impl<'a> Extractions<'a> {
         }
     }
 
-    /// Warns of failed inputs of extractions of which single files are given: nobody can tell
-    /// whether they were meant.
+    /// Warns of failed inputs of extractions of which single files are given: it is unknown whether
+    /// they were meant.
     pub fn warn_of_uncovered(&self, given: &[PathBuf]) {
         for (index, extraction) in self.all.iter().enumerate() {
             if self.covers(given, index).is_empty() {
@@ -176,7 +176,7 @@ impl<'a> Extractions<'a> {
         Ok(())
     }
 
-    /// The outputs that the paths given cover, also those in a list.
+    /// Returns what the given paths cover, including those in lists.
     fn covers(&self, given: &[PathBuf], extraction: usize) -> Vec<Cover> {
         let covers = given.iter().flat_map(|given| {
             let paths = expand_lists(given).into_iter();
@@ -185,7 +185,7 @@ impl<'a> Extractions<'a> {
         covers.map(|(given, reach)| Cover { given, reach }).collect()
     }
 
-    /// The outputs that a path reaches: all below a folder, or those that fit a pattern.
+    /// Returns the outputs that a path covers: all below a folder, or those that match a pattern.
     fn reach(&self, given: &Path, extraction: usize) -> Option<Reach> {
         let folder = &self.all[extraction].folder;
         if given.is_dir() {
@@ -232,7 +232,7 @@ fn unlisted(file: &Path, folder: &Path) -> Error {
         .input()
 }
 
-/// What a path given covers of an extraction.
+/// Part of an extraction that a given path covers.
 struct Cover {
     given: PathBuf,
     reach: Reach,
@@ -246,7 +246,7 @@ enum Reach {
 }
 
 impl Reach {
-    /// The path of an output as the user would spell it; `None` if it is not covered.
+    /// Returns the path of an output in the form of the given path; `None` if it is not covered.
     fn path_of(&self, folder: &Path, output: &str) -> Option<PathBuf> {
         match self {
             Reach::Folder { path, place } => {
@@ -265,7 +265,7 @@ impl Reach {
         }
     }
 
-    /// Whether outputs of unknown names are covered.
+    /// Returns whether outputs of unknown names are covered.
     fn is_whole(&self, folder: &Path) -> bool {
         matches!(self, Reach::Folder { place, .. } if folder.starts_with(place))
     }
@@ -306,7 +306,7 @@ impl Extraction {
         all
     }
 
-    /// Outputs that are listed and not there.
+    /// Returns the listed outputs that do not exist.
     fn lost(&self) -> impl Iterator<Item = &String> {
         let is_lost = |output: &&String| std::fs::metadata(self.folder.join(output)).is_err();
         self.outputs.keys().filter(is_lost)
@@ -343,11 +343,11 @@ impl Extraction {
     }
 }
 
-/// The search for extractions, each folder being looked at once.
+/// Search for extractions that visits each folder once.
 #[derive(Default)]
 struct ExtractionSearch {
     extractions: Vec<Extraction>,
-    /// Canonical folder → the extraction that it is in.
+    /// Canonical folder → its extraction.
     known: HashMap<PathBuf, Option<usize>>,
     /// Folder as given → its canonical path.
     places: HashMap<PathBuf, PathBuf>,
@@ -363,7 +363,7 @@ impl ExtractionSearch {
         Ok(name.map(|name| ExtractedMember { extraction, name }))
     }
 
-    /// The canonical path of a file.
+    /// Returns the canonical path of a file.
     fn place(&mut self, file: &Path) -> Option<PathBuf> {
         if std::fs::symlink_metadata(file).ok()?.is_symlink() {
             return file.canonicalize().ok();
@@ -395,18 +395,18 @@ impl ExtractionSearch {
     }
 }
 
-/// Reads the extraction whose output folder this is; `None` if it is that of none.
+/// Reads the extraction of an output folder; `None` if the folder is not one.
 fn read(folder: &Path) -> Result<Option<Extraction>> {
     let path = folder.join(MANIFEST);
     let manifest = match ledger::read_manifest::<ExtractionManifest>(&path) {
         Ok(Some(manifest)) if manifest.format == FORMAT => manifest,
         Ok(None) if has_begun(folder) => return Err(unfinished(folder, "no manifest")),
         Err(error) if has_begun(folder) => return Err(unfinished(folder, &error.to_string())),
-        // No manifest, another program's, or that of scores.
+        // There is no manifest, or it is that of scores or of a different program.
         Ok(_) | Err(_) => return Ok(None),
     };
     if !manifest.complete {
-        return Err(unfinished(folder, "a manifest that says so"));
+        return Err(unfinished(folder, "a manifest that is not complete"));
     }
     let outputs = manifest.files.into_iter().map(|file| (file.output, file.output_blake3));
     let (folder, failed) = (folder.to_path_buf(), manifest.failed);
@@ -422,7 +422,7 @@ fn unfinished(folder: &Path, found: &str) -> Error {
         .input()
 }
 
-/// Whether an extraction into the folder has begun.
+/// Returns whether an extraction into the folder has begun.
 fn has_begun(folder: &Path) -> bool {
     if Started::read(folder, (0, 1)).is_some_and(|started| started.model_blake3.is_none()) {
         return true;

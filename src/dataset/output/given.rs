@@ -1,7 +1,6 @@
-//! Records which inputs were given to a command that fills an output folder, so that `verify`
-//! can name files that have been added since.
+//! Record of the inputs of a command, by which `verify` finds files that were added since.
 //!
-//! The record is in the folder of the ledger, since it holds paths of one machine: outputs and
+//! The record has paths of one machine and is therefore in the folder of the ledger: outputs and
 //! manifest do not depend on it.
 
 use super::ledger;
@@ -33,14 +32,14 @@ pub struct Given {
 }
 
 impl Given {
-    /// Inputs whose outputs have the name `extension`.
+    /// Creates the record of inputs whose outputs have this extension.
     pub fn new(inputs: &[PathBuf], root: Option<&Path>, extension: &str) -> Given {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
         let absolute = |path: &Path| match list_in(path) {
             Some(list) => PathBuf::from(format!("@{}", absolute(list).display())),
             None => absolute(path),
         };
-        // A record is a text: paths that are not UTF-8 are not in it.
+        // The record is JSON, which cannot hold paths that are not UTF-8.
         let is_text = |path: &PathBuf| path.to_str().is_some();
         Given {
             inputs: inputs.iter().map(|path| absolute(path)).filter(is_text).collect(),
@@ -67,17 +66,17 @@ impl Given {
     }
 }
 
-/// What became of the inputs since the command.
+/// Changes of the inputs since the command.
 #[derive(Debug, Default)]
 pub struct Inputs {
     /// By output, or by path: inputs that are in no manifest, or cannot be listed.
     pub wrong: BTreeMap<String, String>,
-    /// Paths given that are not here: an archive may be verified elsewhere.
+    /// Given paths that do not exist here: an archive may be verified elsewhere.
     pub absent: Vec<String>,
 }
 
-/// Compares the inputs that folders, patterns and lists given now stand for with a manifest:
-/// `known` are its outputs and those that it leaves out, `failed` its failed inputs.
+/// Compares the files that the given folders, patterns and lists now contain with a manifest: `known`
+/// are its outputs and those that it leaves out, `failed` its failed inputs.
 pub fn compare(
     folder: &Path,
     known: &BTreeSet<&str>,
@@ -99,7 +98,7 @@ pub fn compare(
                 inputs.absent.push(path_text(input));
                 continue;
             }
-            // A folder or pattern without files has nothing that could be missing.
+            // A folder or pattern without files has no missing file.
             let is_empty =
                 input.is_dir() && walk::hdf5_files(input).is_ok_and(|files| files.is_empty());
             if is_empty
@@ -144,7 +143,7 @@ impl Inputs {
     }
 }
 
-/// Whether a path given is still here: the file or folder, the list, or the folder in which a
+/// Returns whether a given path exists: the file or folder, the list, or the folder in which a
 /// pattern begins.
 fn is_here(given: &Path) -> bool {
     if given.symlink_metadata().is_ok() {
@@ -158,7 +157,7 @@ fn is_here(given: &Path) -> bool {
         && given.ancestors().skip(1).find(|part| is_plain(part)).is_some_and(Path::exists)
 }
 
-/// Whether an input of a manifest, which may be relative, is this file.
+/// Returns whether an input of a manifest, which may be relative, is this file.
 fn is_same(failed: &str, input: &Path) -> bool {
     input.ends_with(failed.trim_start_matches("./")) || Path::new(failed) == input
 }

@@ -1,8 +1,8 @@
-//! Records the finished files of an output folder: one line per file, appended when its output
-//! is complete and on disk, in one ledger per rank (`ledger/I-of-N.jsonl`).
+//! Ledgers of an output folder: one line per finished file, in one file per rank
+//! (`ledger/I-of-N.jsonl`).
 //!
-//! A line is enough to recognise an output without reading it. Files that failed have lines too.
-//! Outputs and manifests do not depend on the ledgers.
+//! A line is appended when the output is complete and on disk. It identifies the output without
+//! reading it. Failed files have lines too. Outputs and manifests do not depend on the ledgers.
 
 pub use super::listed::ListedFile;
 use crate::bounded;
@@ -15,33 +15,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 pub const FOLDER: &str = "ledger";
-/// A longer ledger or manifest is something else.
+/// Largest ledger or manifest read [bytes].
 const LARGEST_FILE: u64 = 1 << 30;
-/// More rows in one file are a damaged number.
+/// Most rows in a file; larger numbers are damaged.
 const MOST_ROWS: u64 = 1 << 40;
 
-/// One line.
+/// Line of a finished file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerEntry<F> {
     #[serde(flatten)]
     pub file: F,
     /// Bytes of the output.
     pub bytes: u64,
-    /// The model of scores.
+    /// blake3 of the model, for scores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_blake3: Option<String>,
     pub settings_blake3: String,
-    /// Size and time of change of the input when it was read, where a later run compares them.
+    /// Size and modification time of the input when it was read, if later runs compare them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_stamp: Option<String>,
 }
 
-/// A line as it is written. A bit that flips in it must not become a count of the manifest.
+/// Line with a checksum, so that a flipped bit cannot change a count of the manifest.
 #[derive(Serialize, Deserialize)]
 struct Line<E> {
     #[serde(flatten)]
     entry: E,
-    /// The beginning of the blake3 of the entry's own JSON.
+    /// First digits of the blake3 of the JSON of the entry.
     seal: String,
 }
 
@@ -51,7 +51,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Line<E> {
         Ok(Line { entry: entry.clone(), seal: hash.to_hex()[..16].to_string() })
     }
 
-    /// The entry of a line that is as it was written.
+    /// Returns the entry of a line, if its checksum is right.
     fn read(bytes: &[u8]) -> Option<E> {
         let line: Line<E> = serde_json::from_slice(bytes).ok()?;
         let written = Line::new(&line.entry).ok()?;
@@ -59,12 +59,12 @@ impl<E: Clone + Serialize + DeserializeOwned> Line<E> {
     }
 }
 
-/// The line of a file that failed.
+/// Line of a failed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedEntry {
     pub output: String,
     pub input: String,
-    /// Why it failed.
+    /// Reason of the failure.
     pub failed: String,
     pub exit_code: u8,
     /// Whether it ends or stops the process that reads it.
@@ -84,14 +84,14 @@ impl FailedEntry {
     }
 }
 
-/// The ledger of one rank; the file is made with its first line.
+/// Ledger of one rank; the file is created with its first line.
 pub struct Ledger {
     path: PathBuf,
     file: Option<AppendFile>,
 }
 
 impl Ledger {
-    /// Of part `index` (from 0) of `count`.
+    /// Creates the ledger of part `index` (from 0) of `count`.
     pub fn new(output: &Path, (index, count): (usize, usize)) -> Ledger {
         let name = format!("{}-of-{count}.jsonl", index + 1);
         Ledger { path: output.join(FOLDER).join(name), file: None }
@@ -129,8 +129,8 @@ pub fn read_manifest<M: DeserializeOwned>(path: &Path) -> Result<Option<M>> {
     serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable_manifest(path, &e))
 }
 
-/// Refuses a manifest with files outside of its folder, or with more `rows` (of this `unit`) in a
-/// file than there can be.
+/// Refuses a manifest with files outside of its folder, or with impossible numbers of `rows` (of
+/// this `unit`) in a file.
 ///
 /// # Errors
 /// `Input`.
@@ -155,8 +155,8 @@ pub fn refuse_impossible<F: ListedFile>(
     }
 }
 
-/// Returns the outputs, and those of inputs of equal content, that are listed twice, by name: their
-/// events would be counted twice. Files without rows may be alike.
+/// Returns the outputs that are listed twice, and those whose inputs have equal content, by name:
+/// their events would be counted twice. Files without rows may be equal.
 pub fn duplicates<F: ListedFile>(files: &[F]) -> BTreeMap<String, String> {
     let (mut outputs, mut inputs) = (BTreeSet::new(), BTreeMap::new());
     let mut found = BTreeMap::new();
@@ -174,7 +174,7 @@ pub fn duplicates<F: ListedFile>(files: &[F]) -> BTreeMap<String, String> {
     found
 }
 
-/// The fault of a manifest that cannot be read.
+/// Returns the error of a manifest that cannot be read.
 pub fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error {
     Fault::new("cannot read the manifest")
         .file(path)
@@ -186,17 +186,17 @@ pub fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error 
         .input()
 }
 
-/// Whether an output folder has a ledger.
+/// Returns whether an output folder has a ledger.
 pub fn exists(output: &Path) -> bool {
     files(output).is_ok_and(|files| !files.is_empty())
 }
 
-/// Whether a file in the folder is a ledger.
+/// Returns whether a file in the folder is a ledger.
 pub fn is_ledger(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")
 }
 
-/// The entries of a folder by output, in the order of their ledgers.
+/// Entries of a folder by output, in the order of their ledgers.
 pub type Entries<F> = BTreeMap<String, Vec<LedgerEntry<F>>>;
 
 /// Contents of all ledgers of an output folder.
@@ -205,12 +205,12 @@ pub struct LedgerContents<F> {
     pub entries: Entries<F>,
     /// The last failure, by output; the file may have been finished since.
     pub failed: BTreeMap<String, FailedEntry>,
-    /// How many lines of a ledger are not as they were written, where there are such. The last
-    /// one may be torn by a death, which is no damage.
+    /// Number of damaged lines of each ledger that has some. A last line that a killed process left
+    /// incomplete does not count.
     pub damaged: BTreeMap<String, usize>,
 }
 
-/// Reads all ledgers; a line that is torn or damaged is no entry.
+/// Reads all ledgers, without incomplete or damaged lines.
 pub fn read<F: ListedFile>(output: &Path) -> Result<LedgerContents<F>> {
     let mut contents = LedgerContents {
         entries: BTreeMap::new(),
@@ -233,8 +233,8 @@ pub fn read<F: ListedFile>(output: &Path) -> Result<LedgerContents<F>> {
     Ok(contents)
 }
 
-/// Removes the lines that are damaged, so that `verify` does not report them for ever: the files
-/// that they were about are looked at again. No other process may write the ledgers.
+/// Removes damaged lines, so that `verify` no longer reports them; their files are checked again. No
+/// other process may write the ledgers.
 pub fn remove_damaged_lines<F: ListedFile>(output: &Path) -> Result<()> {
     for path in files(output)? {
         let text = text(&path)?;

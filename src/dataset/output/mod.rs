@@ -1,4 +1,4 @@
-//! The output folder of a job: its ledgers, its inputs, and its verification.
+//! Output folder of a job: ledgers, records of inputs, and verification.
 
 pub mod earlier;
 pub mod extraction;

@@ -1,12 +1,12 @@
-//! Notes which input each rank is reading.
+//! Notes of the input that each rank is reading.
 //!
-//! A note survives the death of its process. The next start finds it, and reads the file in a
-//! child process first (`probe`), because the HDF5 library may have ended or stopped the rank.
+//! A note remains if its process dies. The next start finds it and reads the file in a child process
+//! first (`probe`), because the HDF5 library may have ended or stopped the rank.
 //!
 //! - One note per rank of a shard, `SHARD-of-SHARDS-RANK.reading` in the folder of the ledger.
 //! - The notes of a shard belong to the job that holds its lock: those that it finds at its start
 //!   are of jobs that have ended.
-//! - A note that cannot be written stops nothing.
+//! - A note that cannot be written does not stop the job.
 
 use crate::dataset::assignment::Job;
 use crate::error::{Error, Fault, Result};
@@ -39,7 +39,7 @@ pub struct ReadingNotes {
 }
 
 impl ReadingNotes {
-    /// Of shard `index` (from 0) of `count`.
+    /// Creates the notes of shard `index` (from 0) of `count`.
     pub fn new(folder: &Path, shard: (usize, usize)) -> ReadingNotes {
         ReadingNotes { folder: folder.to_path_buf(), shard }
     }
@@ -110,7 +110,7 @@ fn read(path: &Path) -> Option<Reading> {
     serde_json::from_str(text.lines().next()?).ok()
 }
 
-/// The note of one rank; removed when dropped, unless the rank panics or it is kept.
+/// Note of one rank, removed when dropped, unless the rank panics or the note is kept.
 #[derive(Debug)]
 pub struct ReadingNote {
     path: PathBuf,
@@ -139,9 +139,9 @@ impl ReadingNote {
         self.write("");
     }
 
-    /// Notes the end of a reading. If the system could not read the file, the note is left behind
-    /// for the next start, and the error ends this one. If that was so at an earlier start too, the
-    /// file fails alone.
+    /// Notes the end of a reading. If the system could not read the file, the note is kept for the
+    /// next start, and the error ends this one. If this also happened at an earlier start, only the
+    /// file fails.
     pub fn finish<T>(&mut self, outcome: Result<T>) -> Result<T> {
         match outcome {
             Err(Error::Environment(fault)) if self.is_probed => {

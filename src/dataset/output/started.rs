@@ -1,8 +1,8 @@
-//! Notes that a command has begun to fill an output folder; kept until its manifest is written.
+//! Note of a command that has begun to fill an output folder, kept until its manifest is written.
 //!
-//! The note says whether outputs that were there before are replaced. A start that resumes such
-//! a command keeps what has been written since and replaces the rest, also without `--overwrite`:
-//! a job that is put back into the queue need not know what was there before.
+//! The note states whether earlier outputs are replaced. A start that resumes such a command keeps
+//! the outputs written since and replaces the rest, also without `--overwrite`: a requeued job need
+//! not know which outputs existed before.
 
 use super::ledger;
 use crate::bounded;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Largest note read [bytes].
 const LARGEST: u64 = 1 << 16;
 
-/// The command that has begun.
+/// Command that has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// Whether existing outputs are replaced.
@@ -26,8 +26,8 @@ pub struct Started {
 }
 
 impl Started {
-    /// Whether an earlier start of part `part` (index from 0, and number of parts) has begun to
-    /// replace outputs, with this model and these settings, and has not finished.
+    /// Returns whether an earlier start of part `part` (index from 0, and number of parts) has begun
+    /// to replace outputs, with this model and these settings, and has not finished.
     fn resumes_overwriting(&self, output: &Path, part: (usize, usize)) -> bool {
         Started::read(output, part)
             .is_some_and(|earlier| earlier == Started { overwrites: true, ..self.clone() })
@@ -48,7 +48,7 @@ impl Started {
     }
 }
 
-/// A start of a command, and what an earlier one has begun.
+/// Start of a command, compared with an earlier one.
 #[derive(Debug)]
 pub struct Start {
     started: Started,
@@ -58,7 +58,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Compares a start with the note of an earlier one, on rank 0. A collective.
+    /// Compares a start with the note of an earlier start, on rank 0. A collective.
     pub fn new(
         comm: &dyn Communicator,
         output: &Path,
@@ -71,18 +71,18 @@ impl Start {
         Ok(Start { started: Started { overwrites, ..started }, resumes_overwriting })
     }
 
-    /// Whether existing outputs are replaced.
+    /// Returns whether existing outputs are replaced.
     pub fn overwrites(&self) -> bool {
         self.started.overwrites
     }
 
-    /// Whether the ledgers of earlier starts are to be removed: not where they also list files
-    /// of earlier runs that stay.
+    /// Returns whether the ledgers of earlier starts are removed: not if they also list files of
+    /// earlier runs that stay.
     pub fn clears_ledgers(&self, has_earlier: bool) -> bool {
         self.started.overwrites && !self.resumes_overwriting && !has_earlier
     }
 
-    /// Notes the start.
+    /// Writes the note of the start.
     pub fn note(&self, output: &Path, part: (usize, usize)) -> Result<()> {
         self.started.write(output, part)
     }

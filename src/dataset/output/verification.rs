@@ -220,7 +220,7 @@ impl std::fmt::Display for OutputVerification {
         }
         if !self.other_files.is_empty() {
             let names = and_more(&self.other_files);
-            writeln!(f, "warning: files that are no outputs of this command: {names}")?;
+            writeln!(f, "warning: files that are not outputs of this command: {names}")?;
         }
         wrong.iter().try_for_each(|(file, why)| writeln!(f, "wrong: {file}: {why}"))?;
         failed.iter().try_for_each(|(file, why)| writeln!(f, "failed: {file}: {why}"))

@@ -40,17 +40,19 @@ pub struct BlockSums {
     pub shift: NetworkSums,
 }
 
+impl BlockSums {
+    fn new<const P: usize>(block: &PackedBlock<P>) -> BlockSums {
+        let sums = |n: &PackedNetwork<P>| NetworkSums::new(n.units.len(), P);
+        BlockSums { scale: block.scale.as_ref().map(sums), shift: sums(&block.shift) }
+    }
+}
+
 impl<const P: usize> FusedScratch<P> {
     /// Allocates working memory for a flow.
     pub fn new(flow: &Packed<P>) -> FusedScratch<P> {
-        let sums = |n: &PackedNetwork<P>| NetworkSums::new(n.units.len(), P);
-        let of_block = |b: &PackedBlock<P>| BlockSums {
-            scale: b.scale.as_ref().map(sums),
-            shift: sums(&b.shift),
-        };
         FusedScratch {
             pass: Pass::new(flow.blocks.len(), P),
-            sums: flow.blocks.iter().map(of_block).collect(),
+            sums: flow.blocks.iter().map(BlockSums::new).collect(),
             local: Local {
                 x: Vec::new(),
                 g_scale: Vec::new(),

@@ -9,18 +9,22 @@ mod backward;
 mod forward;
 mod fused;
 mod general;
+mod kernel;
 mod pass;
 mod product;
 mod tiles;
 mod weights;
 
+use super::fixed::FixedSum;
+use super::interface::{Batch, Engine};
 use super::optimiser::WeightTraining;
 use super::simd::Isa;
-use super::{Adam, Batch, Engine, Events, FixedSum, Weights};
 use crate::error::{Fault, Result};
 use fused::FusedKernel;
 use general::General;
+use kernel::{Kernel, RowBatch};
 use taiga_flow_gpu::spec::FlowSpec;
+use taiga_flow_gpu::training::{Adam, Events, Weights};
 use tiles::{TileKernel, Tiled};
 
 /// A flow on the CPU.
@@ -33,6 +37,9 @@ pub struct CpuEngine {
 
 impl CpuEngine {
     /// Creates an engine for flows of `spec` on `threads` threads, with all parameters zero.
+    ///
+    /// # Errors
+    /// Environment error if the threads cannot be started.
     pub fn new(spec: &FlowSpec, threads: usize, isa: Isa) -> Result<CpuEngine> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| {
             Fault::new("cannot start the worker threads")
@@ -41,7 +48,7 @@ impl CpuEngine {
                 .advice("lower --threads")
                 .environment()
         })?;
-        Ok(CpuEngine { kernel: kernel(spec, threads), isa, pool, training: None })
+        Ok(CpuEngine { kernel: kernel_for(spec, threads), isa, pool, training: None })
     }
 }
 
@@ -157,33 +164,9 @@ fn not_training() -> crate::error::Error {
         .internal()
 }
 
-/// A batch with its rows.
-#[derive(Debug, Clone, Copy)]
-struct RowBatch<'a> {
-    events: &'a [f32],
-    weights: Option<&'a [f32]>,
-    offsets: &'a [usize],
-}
-
-/// Arithmetic of the engine for some kind of network, on all tiles.
-trait Kernel: Send + Sync {
-    fn set_params(&mut self, params: &[f32]);
-    fn log_prob(&self, isa: Isa, events: &[f32], out: &mut [f32]);
-    fn log_prob_and_chi2(&self, isa: Isa, events: &[f32], out: &mut [f32], chi2: &mut [f32]);
-    fn inverse(&self, isa: Isa, latent: &[f32], events: &mut [f32]);
-    fn gradient(
-        &self,
-        pool: &rayon::ThreadPool,
-        isa: Isa,
-        batch: &RowBatch,
-        sums: &mut FixedSum,
-        loss: &mut [f64],
-    ) -> Result<()>;
-}
-
 /// Creates the fused kernel with the least padding for half of the features if there is one hidden
 /// layer, else the general kernel.
-fn kernel(spec: &FlowSpec, threads: usize) -> Box<dyn Kernel> {
+fn kernel_for(spec: &FlowSpec, threads: usize) -> Box<dyn Kernel> {
     if spec.hidden.len() > 1 {
         return tiled(spec, threads, General::new(spec));
     }

@@ -5,9 +5,9 @@
 //! counted from its start, so a sum depends neither on other shards nor on the threads.
 
 use super::forward::LaneTile;
+use super::kernel::{Kernel, RowBatch};
 use super::pass::Pass;
-use super::{Kernel, RowBatch};
-use crate::engine::FixedSum;
+use crate::engine::fixed::FixedSum;
 use crate::engine::simd::Isa;
 use crate::error::{Fault, Result};
 use rayon::prelude::*;

@@ -206,9 +206,9 @@ fn one_faint_pixel_off_the_line_gives_width() {
     let first = camera.neighbours(centre)[0] as usize;
     let line = [first, centre, opposite(first).unwrap()];
     line.iter().for_each(|i| charge[*i] = 3e5);
-    let beside = camera.neighbours(centre)[1] as usize;
-    charge[beside] = 7.1;
-    let kept: Vec<u16> = line.iter().chain([&beside]).map(|i| *i as u16).collect();
+    let adjacent = camera.neighbours(centre)[1] as usize;
+    charge[adjacent] = 7.1;
+    let kept: Vec<u16> = line.iter().chain([&adjacent]).map(|i| *i as u16).collect();
     let found = Parameters::of(&camera, &charge, &kept);
     assert!(found.width > 0.0 && found.status == 0, "{}", found.width);
 }

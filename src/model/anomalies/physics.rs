@@ -1,9 +1,9 @@
 //! Hadron-like images as Hillas parameters, from gammas and shower physics alone.
 //!
-//! Hadronic showers come from all directions: alpha is uniform in 0…90 deg, and dist² is uniform up
-//! to the limit of the trigger, which is taken from the gammas. Their images are wider and longer
-//! and fluctuate more at a given size, because transverse momenta and sub-showers spread the light:
-//! ln width and ln length grow by broad normals. The concentration of the light depends on size,
+//! Hadronic showers come from all directions, so alpha is uniform in 0…90 deg. dist² is uniform up to
+//! the limit of the trigger, which is taken from the gammas. Images of hadrons are wider and longer
+//! and fluctuate more at a given size, because transverse momenta and sub-showers spread the light.
+//! So ln width and ln length grow by broad normals. The concentration of the light depends on size,
 //! width and length much as in any image: con2 comes from a regression on gammas, with noise.
 
 use crate::config::{Physics, Transform};
@@ -118,6 +118,19 @@ impl Regression {
     }
 }
 
+/// Multiplies a width or length by the exponential of `ln_factor`.
+fn grow(x: f64, ln_factor: f64) -> f64 {
+    // An image on one line has few pixels, for any shower.
+    if x < THINNEST { x.max(0.0) } else { x * libm::exp(ln_factor) }
+}
+
+/// Sets feature `d` of a scaled event to a quantity; nothing if either is absent.
+fn set_quantity(out: &mut [f32], features: &[ScaledFeature], d: Option<usize>, x: Option<f64>) {
+    if let (Some(d), Some(x)) = (d, x) {
+        out[d] = features[d].scale(features::transform(&features[d].feature, x));
+    }
+}
+
 /// The generator for given features.
 #[derive(Debug)]
 pub struct PhysicsMaker {
@@ -150,22 +163,14 @@ impl PhysicsMaker {
         let (p, at) = (&self.physics, &self.places);
         let quantity = |d: Option<usize>| d.map(|d| features[d].quantity(event[d]));
         let grown = |d, n: usize, shift: f64, spread: f64| {
-            quantity(d).map(|x| match x {
-                // An image on one line has few pixels, for any shower.
-                line if line < THINNEST => line.max(0.0),
-                x => x * libm::exp(shift + spread * draw.normal(n)),
-            })
+            quantity(d).map(|x| grow(x, shift + spread * draw.normal(n)))
         };
         let size = quantity(at.size).map(|x| x * libm::exp(p.size_spread * draw.normal(0)));
         let width = grown(at.width, 1, p.width_shift, p.width_spread);
         let length = grown(at.length, 2, p.length_shift, p.length_spread);
         let dist = self.dist.map(|limit| limit * libm::sqrt(draw.uniform(0)));
         let alpha = 90.0 * (2.0 * draw.uniform(1) - 1.0);
-        let mut set = |d: Option<usize>, x: Option<f64>| {
-            if let (Some(d), Some(x)) = (d, x) {
-                out[d] = features[d].scale(features::transform(&features[d].feature, x));
-            }
-        };
+        let mut set = |d: Option<usize>, x: Option<f64>| set_quantity(out, features, d, x);
         if p.size_spread > 0.0 {
             set(at.size, size);
         }

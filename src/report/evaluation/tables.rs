@@ -123,7 +123,7 @@ pub(super) fn scan(scan: &Scan) -> ReportTable {
 
 /// Formats a threshold of the scan, with expected counts if there is an observation.
 fn scan_row(point: &ScanPoint, is_best: bool, is_expected: bool) -> Vec<String> {
-    let notes = [(point.own, "model"), (is_best, "largest σ")];
+    let notes = [(point.own, "of the model"), (is_best, "largest σ")];
     let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, n)| *n).collect();
     let mut row = vec![
         number(point.threshold, 5),

@@ -15,7 +15,7 @@ use std::fmt::Write;
 type PlottedValue = (f64, Measured);
 
 /// Draws N per position against its rotation, with the mean of the OFF positions as a line.
-pub fn positions(on: u64, off: &[(f64, u64)]) -> Result<String> {
+pub(super) fn positions(on: u64, off: &[(f64, u64)]) -> Result<String> {
     let poisson = |n: u64| Measured { value: n as f64, error: (n as f64).sqrt() };
     let of_off: Vec<PlottedValue> = off.iter().map(|(angle, n)| (*angle, poisson(*n))).collect();
     let of_on = [(0.0, poisson(on))];
@@ -35,7 +35,7 @@ pub fn positions(on: u64, off: &[(f64, u64)]) -> Result<String> {
 
 /// Draws events at the source as points over the mean of the OFF positions as an area; `None`
 /// without events.
-pub fn on_and_off(
+pub(super) fn on_and_off(
     pair: &OnOffHistogram,
     high: f64,
     alpha: f64,
@@ -45,7 +45,7 @@ pub fn on_and_off(
 }
 
 /// Draws the scores in the same way.
-pub fn scores(scores: &ScoreHistogram, alpha: f64) -> Result<Option<String>> {
+pub(super) fn scores(scores: &ScoreHistogram, alpha: f64) -> Result<Option<String>> {
     over_off(&scores.on, &scores.off, (scores.low, scores.high), alpha, "score")
 }
 
@@ -89,7 +89,7 @@ fn over_off(
 }
 
 /// Draws significance against live time, with the growth of a steady source; `None` without time.
-pub fn cumulative(steps: &[Cumulative]) -> Result<Option<String>> {
+pub(super) fn cumulative(steps: &[Cumulative]) -> Result<Option<String>> {
     let Some(last) = steps.last().filter(|last| last.hours > 0.0) else { return Ok(None) };
     let mut curve = vec![(0.0, 0.0)];
     curve.extend(steps.iter().map(|step| (step.hours, step.significance)));
@@ -112,7 +112,7 @@ pub fn cumulative(steps: &[Cumulative]) -> Result<Option<String>> {
 }
 
 /// Draws values with errors in their order, such as excess per hour by night.
-pub fn in_order(values: &[Measured], title: &str, unit: &str) -> Result<Option<String>> {
+pub(super) fn in_order(values: &[Measured], title: &str, unit: &str) -> Result<Option<String>> {
     if values.is_empty() {
         return Ok(None);
     }
@@ -134,7 +134,7 @@ pub fn in_order(values: &[Measured], title: &str, unit: &str) -> Result<Option<S
 }
 
 /// Draws the excess per bin of energy.
-pub fn energies(bins: &[EnergyBin]) -> Result<Option<String>> {
+pub(super) fn energies(bins: &[EnergyBin]) -> Result<Option<String>> {
     let of: Vec<PlottedValue> =
         bins.iter().map(|bin| (middle(bin.low_tev, bin.high_tev), bin.excess)).collect();
     let Some((first, last)) = bins.first().zip(bins.last()) else { return Ok(None) };
@@ -151,7 +151,7 @@ pub fn energies(bins: &[EnergyBin]) -> Result<Option<String>> {
 }
 
 /// Draws effective areas before and after the selection; `None` if none is known.
-pub fn areas(bins: &[AreaBin]) -> Result<Option<String>> {
+pub(super) fn areas(bins: &[AreaBin]) -> Result<Option<String>> {
     let curve = |area: &dyn Fn(&AreaBin) -> Option<Measured>| -> Vec<(f64, f64)> {
         let point = |bin: &AreaBin| {
             let area = area(bin).filter(|area| area.value > 0.0)?;
@@ -184,7 +184,7 @@ pub fn areas(bins: &[AreaBin]) -> Result<Option<String>> {
 const FAINTEST: f32 = 0.04;
 
 /// Draws a camera image: pixels as circles whose opacity is the root of their charge.
-pub fn image(picture: &Picture) -> String {
+pub(super) fn image(picture: &Picture) -> String {
     let brightest = picture.charge.iter().copied().filter(|q| q.is_finite()).fold(0.0, f32::max);
     let reach = picture.x_deg.iter().zip(&picture.y_deg).map(|(x, y)| libm::hypot(*x, *y));
     let radius = 0.5 * picture.pitch_deg;

@@ -7,6 +7,7 @@ use crate::score::Options;
 use crate::score::extracted::Extracted;
 use crate::score::scoring_plan::ScoringPlan;
 use crate::statistics::LikenessTally;
+use crate::storage::FolderIdentity;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,6 +16,8 @@ use std::sync::atomic::AtomicU64;
 pub struct PipelineContext<'a> {
     pub assignment: &'a Assignment,
     pub options: &'a Options,
+    /// The output folder when the scoring began.
+    pub folder: &'a FolderIdentity,
     /// Schema of the option `--schema`; without it each file has the schema that fits it.
     pub schema: Option<&'a Arc<Schema>>,
     pub plan: &'a ScoringPlan,

@@ -2,6 +2,7 @@
 
 use super::context::PipelineContext;
 use super::messages::{OpenedTask, Read};
+use crate::data::schema::columns::refuse_equal_names;
 use crate::data::table::{Block, InputFile};
 use crate::dataset::output::reading::ReadingNote;
 use crate::engine::Preparation;
@@ -11,6 +12,7 @@ use crate::score::output::Provenance;
 use crate::score::scheduler::{Costed, Task};
 use crate::score::scoring_plan::ScoredRows;
 use crate::score::{pieces, resume};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
@@ -88,6 +90,8 @@ impl TaskReader<'_, '_> {
         if !is_piece {
             extracted.refuse_altered(&job.name, &job.input, &hash)?;
         }
+        let specs = plan.specs(&input.keys, input.class);
+        refuse_equal_names(&specs, &job.input)?;
         let made_of = Provenance {
             name: job.relative.clone(),
             input: hash,
@@ -102,25 +106,32 @@ impl TaskReader<'_, '_> {
                 } else {
                     rows.clone()
                 },
-                specs: plan.specs(&input.keys, input.class),
+                specs,
                 class: input.class,
                 made_of,
                 stamps,
             })),
             0,
         );
-        let blocks = (rows.end - rows.start).div_ceil(options.block_rows).max(1);
+        self.read_rows(&mut input, rows)?;
+        Ok(Some(input.warnings))
+    }
+
+    /// Reads rows in blocks and hands them over.
+    fn read_rows(&mut self, input: &mut ScoringInput, rows: Range<u64>) -> Result<()> {
+        let block_rows = self.shared.options.block_rows;
+        let blocks = (rows.end - rows.start).div_ceil(block_rows).max(1);
         let cost = self.cost / blocks;
         let mut first = rows.start;
         while first < rows.end && self.wanted {
-            let next = (first + options.block_rows).min(rows.end);
+            let next = (first + block_rows).min(rows.end);
             let mut block = self.spare.try_recv().unwrap_or_default();
             input.read(first..next, &mut block)?;
-            progress.fetch_add(1, Ordering::Relaxed);
+            self.shared.progress.fetch_add(1, Ordering::Relaxed);
             self.hand_over(Read::Rows(block, first), cost);
             first = next;
         }
-        Ok(Some(input.warnings))
+        Ok(())
     }
 }
 

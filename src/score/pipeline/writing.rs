@@ -95,6 +95,7 @@ impl PipelineContext<'_> {
         let report_progress = || {
             self.progress.fetch_add(1, Ordering::Relaxed);
         };
+        self.folder.check()?;
         let facts = match &opened.task {
             Task::Piece { .. } => {
                 let stamps = opened.stamps.each_ref().map(String::as_str);

@@ -1,44 +1,43 @@
-//! What simulated gammas tell: the leak into the OFF positions, and, where it is said how
-//! they were thrown, effective area and efficiency against energy.
+//! Leak into the OFF positions, effective area and efficiency, from simulated gammas.
 //!
-//! A_eff(E) = πR² · N_counted(E)/N_thrown(E), N_thrown following from the number of throws
-//! and their spectrum. Assumed: throws uniform over a circle of radius R perpendicular to
-//! the shower, `energy_true` the energy of the throw, every triggered throw in the scored
-//! files, and a source at one distance from the zenith, that of the simulation.
+//! A_eff(E) = πR² · N_counted(E)/N_thrown(E). N_thrown follows from the number of throws and their
+//! spectrum. Assumptions: throws are uniform over a circle of radius R perpendicular to the shower,
+//! `energy_true` is the energy of the throw, the scored files have every triggered throw, and the
+//! source has the zenith distance of the simulation.
 //!
-//! The leak is a ratio of counts, so it is that of the spectrum of the gammas. Where true
-//! energies and the spectrum thrown are known, gammas are weighted to the spectrum of the
-//! source; weights are summed over exact counts in fine bins of the true energy, in their
-//! order. The leak of a bin of `energy` is that of the gammas in the same bin.
+//! The leak is a ratio of counts and depends on the spectrum of the gammas. If true energies and the
+//! spectrum of the throws are known, gammas are weighted to the spectrum of the source. Weights are
+//! summed over exact counts in fine bins of the true energy, in their order. The leak of a bin of
+//! `energy` is that of the gammas in the same bin.
 
 use super::counts::{CountedGammas, RunCounts, grow};
 use crate::config::{SeasonSettings, Thrown};
 use crate::error::{Fault, Result};
-use crate::season::folder::Counted;
+use crate::season::count::Counted;
 use crate::season::plan::SeasonPlan;
 use crate::statistics::{Distribution, Leak, Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Gammas of a simulation, scored as the season was.
+/// Results of simulated gammas that were scored as the season.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Simulation {
     pub scores: String,
     pub models: Vec<String>,
     pub leak: Leak,
     pub share: Option<Measured>,
-    /// Per bin of `energy`; empty where the gammas have no energies at their positions.
+    /// Leak per bin of `energy`; empty if the gammas have no energies at their positions.
     #[serde(default)]
     pub leaks: Vec<BinLeak>,
-    /// Why the leaks are those of the spectrum thrown, and not of the source's.
+    /// Reason why the leaks are not weighted to the spectrum of the source.
     #[serde(default)]
     pub unweighted: Option<String>,
     pub thrown: Option<Thrown>,
-    /// Least and greatest distance of the source from the camera's centre [deg].
+    /// Least and greatest distance of the source from the camera centre [deg].
     #[serde(default)]
     pub offset: Option<[f64; 2]>,
-    /// Model and threshold that the gammas were selected by.
+    /// Model and threshold of the selection of the gammas.
     #[serde(skip)]
     pub selections: BTreeSet<(String, String)>,
     pub area: Vec<AreaBin>,
@@ -46,7 +45,7 @@ pub struct Simulation {
     pub true_energies: Option<TrueEnergies>,
 }
 
-/// Relative distance within which an energy is that of an end of the range thrown.
+/// Relative tolerance at the ends of the range of thrown energies.
 const ROUNDING: f64 = 0.01;
 
 /// True energies of the scored gammas.
@@ -55,12 +54,12 @@ pub struct TrueEnergies {
     pub low_tev: f64,
     pub high_tev: f64,
     pub events: u64,
-    /// Those outside of the range thrown, where it is known.
+    /// Number outside of the range of thrown energies, if it is known.
     pub not_thrown: u64,
 }
 
 impl TrueEnergies {
-    /// `None` where no gamma has an energy.
+    /// Returns range and counts of the energies; `None` if no gamma has an energy.
     fn of(energies: &Distribution, thrown: Option<&Thrown>) -> Option<TrueEnergies> {
         let (low_tev, high_tev) = energies.quantile(0.0).zip(energies.quantile(1.0))?;
         let is_outside = |energy: f64| {
@@ -75,12 +74,12 @@ impl TrueEnergies {
     }
 }
 
-/// The leak of the gammas of a bin of `energy`; its `events` are those that count anywhere.
+/// Leak of the gammas of a bin of `energy`; its `events` count at any position.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BinLeak {
     pub counts: Leak,
     pub share: Option<Measured>,
-    /// Whether gammas are enough to correct an excess.
+    /// Whether there are enough gammas to correct an excess.
     pub resolved: bool,
 }
 
@@ -88,13 +87,13 @@ pub struct BinLeak {
 pub struct AreaBin {
     pub low_tev: f64,
     pub high_tev: f64,
-    /// Scored gammas (triggered and cleaned), those counted at the source.
+    /// Scored gammas (triggered and cleaned).
     pub events: u64,
     pub on: u64,
-    /// Counted at the source of those scored, and of those thrown.
+    /// Share of the scored gammas that count at the source.
     pub efficiency: Option<Measured>,
     pub of_thrown: Option<Measured>,
-    /// Before and after the selection [m²].
+    /// Effective area before and after the selection [m²].
     pub area_before_m2: Option<Measured>,
     pub area_m2: Option<Measured>,
     /// Whether more gammas were scored than were thrown; then there is no area.
@@ -160,7 +159,7 @@ impl Simulation {
     }
 }
 
-/// Counts of all gammas together.
+/// Counts of all gammas.
 struct GammaCounts {
     events: u64,
     counted: Vec<u64>,          // (positions)
@@ -190,7 +189,8 @@ impl GammaCounts {
         self.energy_of_source |= run.energy_of_source;
     }
 
-    /// The leak of all gammas, that of each bin of `energy`, and why they are not weighted.
+    /// Returns the leak of all gammas and of each bin of `energy`, and the reason if they are not
+    /// weighted.
     fn leaks(
         &self,
         plan: &SeasonPlan,

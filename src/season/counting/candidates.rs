@@ -1,21 +1,21 @@
-//! The events counted at the source that have the highest scores.
+//! Events with the highest scores that count at the source.
 
 use crate::statistics::BoundSide;
 use crate::statistics::measured::{probability, significant};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
-/// One event counted at the source.
+/// Event that counts at the source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub score: f32,
-    /// As the score file has them, of calibrated models; where they are bounds, the limits that
+    /// Gammaness of the score file, of calibrated models. Beyond the resolved scores, the limit that
     /// the file states.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gammaness: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub posterior: Option<f32>,
-    /// Where these two are bounds.
+    /// Side of the limit, if gammaness and posterior are limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<BoundSide>,
     pub telescope: Option<i64>,
@@ -33,7 +33,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A probability of this candidate, with "≥" or "≤" where it is a bound.
+    /// Returns a probability of this candidate as text, with "≥" or "≤" if it is a limit.
     pub fn probability(&self, value: f32) -> String {
         let value = f64::from(value);
         match self.bound {
@@ -43,19 +43,19 @@ impl Candidate {
         }
     }
 
-    /// The best first; equal scores by file and row, so that the order is one.
+    /// Orders candidates by descending score, and equal scores by file and row.
     fn order(&self, other: &Candidate) -> Ordering {
         let by_score = other.score.total_cmp(&self.score);
         by_score.then_with(|| self.file.cmp(&other.file)).then(self.row.cmp(&other.row))
     }
 }
 
-/// The best candidates so far, at most as many as are kept.
+/// Best candidates so far, up to a number.
 #[derive(Debug, Default)]
 pub struct BestCandidates {
     kept: usize,
     candidates: Vec<Candidate>,
-    /// None below this is wanted.
+    /// Least score that is added.
     least: Option<f32>,
 }
 
@@ -64,8 +64,8 @@ impl BestCandidates {
         BestCandidates { kept, candidates: Vec::new(), least: None }
     }
 
-    /// Whether a score may belong to the best.
-    pub fn wants(&self, score: f32) -> bool {
+    /// Returns whether a score may belong to the best.
+    pub fn accepts(&self, score: f32) -> bool {
         self.kept > 0 && score.is_finite() && self.least.is_none_or(|least| score >= least)
     }
 
@@ -80,7 +80,7 @@ impl BestCandidates {
         self.candidates.extend(others);
     }
 
-    /// The best ones in their order.
+    /// Returns the best candidates in their order.
     pub fn finish(mut self) -> Vec<Candidate> {
         self.cut();
         self.candidates
@@ -149,7 +149,7 @@ mod tests {
             for piece in 0..pieces {
                 let mut best = BestCandidates::new(37);
                 for one in all.iter().rev().filter(|c| c.row % pieces == piece) {
-                    if best.wants(one.score) {
+                    if best.accepts(one.score) {
                         best.add(one.clone());
                     }
                 }
@@ -157,6 +157,6 @@ mod tests {
             }
             assert_eq!(whole.finish(), expected);
         }
-        assert!(!BestCandidates::new(0).wants(1.0) && !BestCandidates::new(3).wants(f32::NAN));
+        assert!(!BestCandidates::new(0).accepts(1.0) && !BestCandidates::new(3).accepts(f32::NAN));
     }
 }

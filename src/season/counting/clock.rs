@@ -1,29 +1,31 @@
-//! The live time of a portion, from the times of its events.
+//! Live time of a portion, from the times of its events.
 //!
-//! The time between two events of a telescope and run, one after the other in the file, is
-//! live unless it is longer than the allowed pause (a gap), unless it is negative (the clock
-//! went backwards: counted, told, never subtracted), and unless the later event fails a
-//! quality cut that speaks of a time. At TAIGA's rates, above 5 Hz, a pause of 10 s does not
-//! happen by chance. Sums are integers of nanoseconds. Where the table has `delta_time`, the
-//! seconds since the telescope's previous event, its sum stands beside: the two disagree
-//! where rows are missing from a table, or times are wrong.
+//! The interval between two consecutive events of a telescope and run is live, except
 //!
-//! The rate is the number of live intervals over the live time: events of bad quality and
-//! events after a pause end no live interval, so they enter neither of the two, nor do events
-//! during which the clock stands still. An event
-//! without a plausible time (`data::schema::unix_time`) is counted as such and moves no clock.
+//! - an interval longer than the allowed pause (a gap): at TAIGA's rates, above 5 Hz, a pause of
+//!   10 s does not occur by chance,
+//! - a negative interval (the clock went backwards), which is counted, reported and not subtracted,
+//! - an interval whose later event fails a quality cut on a time.
+//!
+//! Sums are integers of nanoseconds. If the table has `delta_time`, the seconds since the previous
+//! event of the telescope, its sum is compared with the live time: they differ if rows are missing
+//! or times are wrong.
+//!
+//! The rate is the number of live intervals over the live time. Events of bad quality, events after
+//! a pause, and events during which the clock stands still end no live interval and enter neither.
+//! An event without a plausible time (`data::schema::unix_time`) is counted separately.
 
 use crate::data::schema::unix_time;
 use serde::{Deserialize, Serialize};
 
-/// A difference between live time and the sum of `delta_time` that is told.
+/// Least reported difference between live time and the sum of `delta_time`.
 pub const DISAGREEMENT: f64 = 0.02;
 /// Largest share of events without a plausible time in a run whose times are used.
 const MOST_UNTIMED: f64 = 0.01;
 /// Largest share of times that go backwards, or of a clock that stands still, in a run whose
 /// times are used; also of unusable `delta_time`, where these are used.
 const MOST_UNUSABLE: f64 = 0.05;
-/// Equal times in a row from which a clock stands still. A clock that counts seconds gives fewer
+/// Number of equal consecutive times from which a clock stands still. A clock that counts seconds gives fewer
 /// at 100 Hz.
 const STALL: u64 = 200;
 
@@ -35,24 +37,24 @@ pub struct Clock {
     pub live_ns: u64,
     /// Events at the end of a live interval.
     pub live_events: u64,
-    /// Events with a plausible time, and without.
+    /// Events with and without a plausible time.
     pub timed: u64,
     pub untimed: u64,
-    /// Of those without: times outside of [`unix_time::PLAUSIBLE`].
+    /// Events without a plausible time whose time is outside of [`unix_time::PLAUSIBLE`].
     pub implausible: u64,
-    /// The first of these: file, row and value.
+    /// File, row and value of the first such time.
     pub implausible_at: Option<(String, u64, i64)>,
     pub gaps: u64,
     pub gap_ns: u64,
-    /// Not live for its quality [ns].
+    /// Time that is not live because of bad quality [ns].
     pub bad_ns: u64,
     pub backwards: u64,
-    /// The first of these: file and row.
+    /// File and row of the first such event.
     pub backwards_at: Option<(String, u64)>,
     /// Events during which the clock stood still.
     #[serde(default)]
     pub stalled: u64,
-    /// Equal times in a row up to now, and those of good quality among them.
+    /// Current number of equal consecutive times, and those of good quality among them.
     #[serde(skip)]
     stall: (u64, u64),
     /// Sum of `delta_time` up to the allowed pause [ns].
@@ -65,12 +67,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Takes an event without a time.
+    /// Adds an event without a time.
     pub fn without_time(&mut self) {
         self.untimed += 1;
     }
 
-    /// Takes the time of an event; `previous` is that of the event before it in the run.
+    /// Adds the time of an event [ns]; `previous` is the time of the previous event of the run.
     pub fn tick(&mut self, now: i64, previous: Option<i64>, gap_ns: i64, good: bool) -> Tick {
         if !unix_time::is_plausible(now) {
             self.untimed += 1;
@@ -104,7 +106,7 @@ impl Clock {
         }
     }
 
-    /// Takes the events out of the live ones during which the clock stands still.
+    /// Removes the events during which the clock stands still from the live ones.
     fn leave_out_stall(&mut self, is_equal: bool, good: bool) {
         if !is_equal {
             self.stall = (0, 0);
@@ -121,7 +123,7 @@ impl Clock {
         }
     }
 
-    /// Takes an event's `delta_time` [s].
+    /// Adds the `delta_time` of an event [s].
     pub fn delta(&mut self, seconds: f32, gap_ns: i64, good: bool) {
         let passed = f64::from(seconds) * 1e9;
         if !(passed > 0.0 && passed <= gap_ns as f64) {
@@ -156,18 +158,18 @@ impl Clock {
         self.unusable_deltas += other.unusable_deltas;
     }
 
-    /// Whether the events' times can be used: all but a few have one.
+    /// Returns whether the times can be used: at most 1 % of the events have none.
     pub fn has_times(&self) -> bool {
         let all = self.timed + self.untimed;
         self.timed > 0 && self.untimed as f64 <= MOST_UNTIMED * all as f64
     }
 
-    /// First and last time, where times can be used.
+    /// Returns the first and the last time, if times can be used.
     pub fn span(&self) -> Option<(i64, i64)> {
         self.first.zip(self.last).filter(|_| self.has_times())
     }
 
-    /// Live time [ns] and the events of it: by the events' times, else by `delta_time`.
+    /// Returns the live time [ns] and its events: from the times, otherwise from `delta_time`.
     pub fn live(&self) -> Option<(u64, u64)> {
         if self.has_times() && !self.is_unordered() && !self.stands_still() {
             return Some((self.live_ns, self.live_events));
@@ -175,30 +177,30 @@ impl Clock {
         self.has_deltas().then_some((self.delta_ns, self.deltas))
     }
 
-    /// Whether `delta_time` can be used; the one of the first event may be unusable.
+    /// Returns whether `delta_time` can be used; that of the first event may be unusable.
     pub fn has_deltas(&self) -> bool {
         let all = self.deltas + self.unusable_deltas;
         let unusable = self.unusable_deltas.saturating_sub(1);
         self.deltas > 0 && unusable as f64 <= MOST_UNUSABLE * all as f64
     }
 
-    /// Whether so many times go backwards that intervals between events mean nothing.
+    /// Returns whether too many times go backwards for the intervals to be used.
     pub fn is_unordered(&self) -> bool {
         self.backwards as f64 > MOST_UNUSABLE * self.timed as f64
     }
 
-    /// Whether the clock stands still for so many events that the others are no measure.
+    /// Returns whether the clock stands still for too many events.
     pub fn stands_still(&self) -> bool {
         self.stalled as f64 > MOST_UNUSABLE * self.timed as f64
             || (self.live_ns == 0 && self.live_events > 0)
     }
 
-    /// Live time [s].
+    /// Returns the live time [s].
     pub fn live_s(&self) -> Option<f64> {
         self.live().map(|(ns, _)| ns as f64 / 1e9)
     }
 
-    /// Sum of `delta_time` over live time, where there are both.
+    /// Returns the sum of `delta_time` over the live time, if both exist.
     pub fn delta_share(&self) -> Option<f64> {
         let both = self.has_times() && self.deltas > 0 && self.live_ns > 0;
         both.then(|| self.delta_ns as f64 / self.live_ns as f64)
@@ -275,7 +277,7 @@ mod tests {
             only.delta(seconds, 10 * SECOND, true);
         }
         assert_eq!((only.deltas, only.live_s()), (2, Some(0.75)));
-        // In another unit, or of a clock that stands still, they are no times.
+        // Values in a wrong unit, or of a clock that stands still, cannot be used.
         for seconds in [-1.0, 60.0, 0.0, f32::NAN] {
             let mut odd = only.clone();
             (0..2).for_each(|_| odd.delta(seconds, 10 * SECOND, true));
@@ -285,7 +287,7 @@ mod tests {
         let mut both = clock(&[0, SECOND]);
         both.delta(0.5, 10 * SECOND, true);
         assert_eq!(both.delta_share(), Some(0.5));
-        // Times that are missing from most events are no times.
+        // Times cannot be used if most events have none.
         (0..5).for_each(|_| both.without_time());
         assert_eq!(
             (both.live(), both.span(), both.delta_share()),

@@ -1,48 +1,18 @@
-//! Combines the images of a shower that several telescopes have seen.
+//! Combines the images of a shower that several telescopes have recorded.
 //!
-//! Every image that counts has been kept with the key of its shower (`shower_key` of the
-//! settings). Of the images of one shower the one with most size counts, at its own position;
-//! equal sizes are decided by the telescope. Size does not depend on the source position, so
-//! the counts stay alike at all positions, and different showers stay independent. Images
-//! come in any order of files and ranks: what counts at the end does not depend on it.
+//! Every counted image is kept with the key of its shower (`shower_key` of the settings). Of the
+//! images of one shower the one with the largest size counts, at its own position; the telescope
+//! decides between equal sizes. Size does not depend on the source position, so counts stay alike at
+//! all positions, and showers stay independent. The result does not depend on the order of files and
+//! ranks.
 
 use super::counts::{grow, take_off};
+use super::images::TelescopeImage;
 use crate::error::{Fault, Result};
 use crate::season::plan::SeasonPlan;
-use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-
-/// An image that counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TelescopeImage {
-    /// 128 bits that stand for the key of its shower.
-    pub shower: [u64; 2],
-    /// Size, in bits of the order of sizes.
-    pub size: u32,
-    /// Index of the position that it counts at.
-    pub place: u8,
-    /// Bin of energy; absent outside of all.
-    pub bin: Option<u16>,
-}
-
-/// Returns what stands for a key: the words of one or two, else a hash.
-pub fn shower_of(words: impl ExactSizeIterator<Item = i64>) -> [u64; 2] {
-    let many = words.len();
-    let words: Vec<u64> = words.map(|word| word as u64).collect();
-    if many <= 2 {
-        return [words.first().copied().unwrap_or(0), words.get(1).copied().unwrap_or(0)];
-    }
-    let mut hasher = blake3::Hasher::new();
-    words.iter().for_each(|word| {
-        hasher.update(&word.to_le_bytes());
-    });
-    let bytes = hasher.finalize();
-    let word =
-        |at: usize| bytes.as_bytes()[at..at + 8].iter().fold(0, |w, b| w << 8 | u64::from(*b));
-    [word(0), word(8)]
-}
 
 /// Showers of runs that are added one after the other.
 #[derive(Debug, Default)]
@@ -134,6 +104,7 @@ pub fn check_keys<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::season::counting::images::shower_of;
 
     fn image(shower: u64, size: u32, place: u8) -> TelescopeImage {
         TelescopeImage { shower: [shower, 0], size, place, bin: (place < 2).then_some(0) }

@@ -1,13 +1,13 @@
-//! What is counted of a run: exact integers, which add up to the same whatever the order
-//! of files, blocks and ranks.
+//! Counts of a run: exact integers, whose sums do not depend on the order of files, blocks and
+//! ranks.
 
 use super::clock::Clock;
-use super::combine::TelescopeImage;
+use super::images::TelescopeImage;
 use crate::statistics::{Distribution, WeightSum};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// θ² is shown up to here [deg²], alpha up to a right angle.
+/// Upper end of the histogram of θ² [deg²].
 pub const THETA2_MAX: f64 = 0.4;
 pub const THETA2_BINS: usize = 40;
 pub const ALPHA_MAX: f64 = 90.0;
@@ -15,13 +15,13 @@ pub const ALPHA_BINS: usize = 36;
 /// Meanings of a status bit, see `data::selection`.
 pub const STATUS_BITS: usize = 3;
 
-/// Which run: its number where the files have one, else the file. TAIGA's tables have the
+/// Key of a run: its number if the files have one, otherwise the file. TAIGA's tables have the
 /// number in `run`; their `run_id` is a hash of file and portion.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunKey {
     pub telescope: Option<i64>,
     pub run: Option<i64>,
-    /// Empty where there is a number.
+    /// Empty if there is a number.
     pub file: String,
 }
 
@@ -30,25 +30,25 @@ pub struct RunKey {
 pub struct RunCounts {
     pub files: BTreeSet<String>,
     pub models: BTreeSet<String>,
-    /// Model and threshold that its files were selected by.
+    /// Model and threshold of the selection of its files.
     #[serde(default)]
     pub selections: BTreeSet<(String, String)>,
-    /// Least and greatest source offset [deg]; absent if a file does not tell.
+    /// Least and greatest source offset [deg]; absent if a file does not state it.
     pub offset: Option<[f64; 2]>,
     pub portions: Vec<(Option<i64>, Portion)>, // rising
     pub theta2: OnOffHistogram,
     pub alpha: OnOffHistogram,
     pub score_on: Distribution,
     pub score_off: Distribution,
-    /// Scores inside the cuts, of each event at the position of its highest one alone: at the
-    /// source, and at all counted OFF positions together.
+    /// Highest score of each event inside the cuts, at the position where it occurs: at the source,
+    /// and at all counted OFF positions together.
     #[serde(default)]
     pub highest_on: Distribution,
     #[serde(default)]
     pub highest_off: Distribution,
-    /// Counted events per bin of `energy`, that at the position where they count, and position.
+    /// Counted events per bin of `energy` (at the position where they count) and position.
     pub energy: Vec<Vec<u64>>,
-    /// Whether a file has energies at the source alone; its events are in no bin.
+    /// Whether a file has energies at the source only; its events are in no bin.
     #[serde(default)]
     pub energy_of_source: bool,
     /// Simulated events per bin of the true energy.
@@ -61,7 +61,7 @@ pub struct RunCounts {
     pub gammas: Vec<CountedGammas>,
     /// Log p at the source, and the copied quantities.
     pub drift: BTreeMap<String, Distribution>,
-    /// Images that count, where those of a shower are to be combined.
+    /// Images that count, if those of a shower are combined.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<TelescopeImage>,
     /// First and last time of the run in each file [ns].
@@ -83,8 +83,7 @@ pub struct TrueEnergy {
     pub off: u64,
 }
 
-/// True energies of simulated gammas, by where they count: at the source, or at one of the
-/// counted OFF positions.
+/// True energies of simulated gammas that count at the source, or at a counted OFF position.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountedGammas {
     pub on: Distribution,
@@ -97,7 +96,7 @@ impl CountedGammas {
         self.off.merge(&other.off);
     }
 
-    /// Sums of a weight by true energy, ON and OFF.
+    /// Returns the sums of a weight by true energy, ON and OFF.
     pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> [WeightSum; 2] {
         [self.on.weighted(&weight), self.off.weighted(&weight)]
     }
@@ -107,9 +106,9 @@ impl CountedGammas {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Portion {
     pub events: u64,
-    /// By status bit, at the source.
+    /// Events by status bit, at the source.
     pub status: [u64; STATUS_BITS],
-    /// By quality bit; an event can fail several.
+    /// Events by quality bit; an event can fail several.
     pub quality: Vec<u64>,
     /// Cut flow at the source: with a score; inside the model's cuts; of good quality;
     /// inside the report's own cuts.
@@ -117,7 +116,7 @@ pub struct Portion {
     pub inside: u64,
     pub good: u64,
     pub selected: u64,
-    /// Events per position, each counted wherever it passes, and each counted once.
+    /// Events per position: counted wherever they pass, and counted once.
     pub passing: Vec<u64>,
     pub counted: Vec<u64>,
     /// Events that pass at several positions, and those of them that pass at the source.
@@ -153,7 +152,7 @@ impl Portion {
 }
 
 impl RunCounts {
-    /// All portions together.
+    /// Returns the sum of all portions.
     pub fn sum(&self) -> Portion {
         let mut sum = Portion::default();
         self.portions.iter().for_each(|(_, portion)| sum.merge(portion));
@@ -209,7 +208,7 @@ impl RunCounts {
         self.segments.sort();
     }
 
-    /// Takes a simulated gamma that counts in a bin of `energy`, if it lies in one.
+    /// Adds a simulated gamma that counts, with its bin of `energy` if it is in one.
     pub fn add_gamma(&mut self, bin: Option<usize>, is_on: bool, true_energy: f32) {
         let last = self.gammas.len().checked_sub(1);
         for index in bin.into_iter().chain(last).filter(|_| true_energy > 0.0) {
@@ -219,7 +218,7 @@ impl RunCounts {
         }
     }
 
-    /// Files of the run whose times overlap: its clock went backwards between them.
+    /// Returns two files of the run whose times overlap.
     pub fn overlapping_files(&self) -> Option<(&str, &str)> {
         let mut latest: Option<&(i64, i64, String)> = None;
         for segment in &self.segments {
@@ -232,7 +231,7 @@ impl RunCounts {
     }
 }
 
-/// Takes counts off others, which hold them.
+/// Subtracts counts from others that include them.
 pub fn take_off(own: &mut [u64], its: &[u64]) {
     own.iter_mut().zip(its).for_each(|(own, its)| *own -= its);
 }
@@ -241,7 +240,7 @@ fn add(own: &mut [u64], its: &[u64]) {
     own.iter_mut().zip(its).for_each(|(own, its)| *own += its);
 }
 
-/// Adds counts, whose list may be longer.
+/// Adds counts to a list, which is extended if it is shorter.
 pub fn grow(own: &mut Vec<u64>, its: &[u64]) {
     own.resize(own.len().max(its.len()), 0);
     add(own, its);

@@ -1,4 +1,4 @@
-//! Whether an event passes, where, and at which position it counts.
+//! Classifies events: the positions at which they pass, and the position at which they count.
 
 use crate::data::schema::unix_time;
 use crate::data::table::scores::{ColumnRequest, Head, ScoreBlock};
@@ -6,24 +6,25 @@ use crate::season::plan::{PassCriterion, SeasonPlan};
 use crate::statistics::counts::disjoint::{MAX_POSITIONS, counted_at};
 use taiga_flow_gpu::random::mix;
 
-/// What a file's rows are judged by: the plan, and where each column stands in a block.
+/// Plan and columns by which the rows of a file are classified.
 pub struct EventClassifier<'a> {
     pub plan: &'a SeasonPlan,
     pub columns: ScoreColumns,
-    /// Stands for the file in keys of events that have none.
+    /// Hash of the file, which replaces the keys of events without keys.
     file_number: i64,
 }
 
-/// What becomes of an event at one position.
+/// Outcome of an event at one position.
 pub struct PositionOutcome<'a> {
     pub passing: bool,
-    /// Inside the report's own cuts; else the cut that fails, if it is the only one.
+    /// Whether the event is inside the cuts of the report; otherwise the cut that fails, if it is
+    /// the only one.
     pub inside: bool,
     pub only: Option<&'a str>,
 }
 
 impl<'a> EventClassifier<'a> {
-    /// For the files of a plan; `name` is that of the file.
+    /// Creates the classifier of a file with this name.
     pub fn new(head: &Head, plan: &'a SeasonPlan, name: &str) -> EventClassifier<'a> {
         let file_number = name.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte))) as i64;
         EventClassifier { plan, columns: ScoreColumns::of(head, plan), file_number }
@@ -37,13 +38,13 @@ impl<'a> EventClassifier<'a> {
         block.at_all[self.columns.score][0][row]
     }
 
-    /// The time of an event, if it is plausible.
+    /// Returns the time of an event [ns], if it is plausible.
     pub fn time_ns(&self, block: &ScoreBlock, row: usize) -> Option<i64> {
         let time = self.columns.keys.time.map(|time| block.keys[time][row]);
         time.filter(|time| unix_time::is_plausible(*time))
     }
 
-    /// Bit k is whether the event passes at position k.
+    /// Returns a mask whose bit k says whether the event passes at position k.
     pub fn passes(&self, block: &ScoreBlock, row: usize) -> u64 {
         if block.quality[row] & self.plan.quality != 0 {
             return 0;
@@ -52,7 +53,7 @@ impl<'a> EventClassifier<'a> {
         (0..self.plan.positions.len()).filter(pass).fold(0, |bits, k| bits | 1 << k)
     }
 
-    /// `None` where the event has no score, or is outside the model's cuts.
+    /// Returns the outcome at a position; `None` without a score, or outside the cuts of the model.
     pub fn at(&self, block: &ScoreBlock, row: usize, k: usize) -> Option<PositionOutcome<'a>> {
         if block.status[k][row] != 0 {
             return None;
@@ -71,8 +72,8 @@ impl<'a> EventClassifier<'a> {
         Some(PositionOutcome { passing, inside: first.is_none(), only })
     }
 
-    /// Where an event counts that passes somewhere. It goes by its run and number where it
-    /// has both, else by file and row.
+    /// Returns the position at which a passing event counts. Ties are decided by a hash of its run
+    /// and number, or of file and row if it lacks one of them.
     pub fn place(
         &self,
         passes: u64,
@@ -94,7 +95,7 @@ impl<'a> EventClassifier<'a> {
     }
 }
 
-/// Where columns stand in a block.
+/// Indices of the columns in a block.
 pub struct ScoreColumns {
     pub wanted: ColumnRequest,
     pub keys: Keys,
@@ -117,11 +118,11 @@ pub struct ScoreColumns {
 
 #[derive(Default)]
 pub struct Keys {
-    /// `run` (YYYYMMDDRRR) where there is one, else `run_id`.
+    /// `run` (YYYYMMDDRRR) if it exists, otherwise `run_id`.
     pub run: Option<usize>,
     pub run_id: Option<usize>,
     pub telescope: Option<usize>,
-    /// `portion`, else `run_id` of a file that has `run` too.
+    /// `portion`, otherwise `run_id` of a file that also has `run`.
     pub portion: Option<usize>,
     pub event: Option<usize>,
     pub time: Option<usize>,
@@ -184,7 +185,7 @@ impl ScoreColumns {
     }
 }
 
-/// Place of a name in a list, at its end if it was not there.
+/// Returns the index of a name in a list, which is appended if it is new.
 fn index_of(names: &mut Vec<String>, name: &str) -> usize {
     names.iter().position(|known| known == name).unwrap_or_else(|| {
         names.push(name.to_string());

@@ -1,9 +1,9 @@
-//! Counts events of known class in the files of a season: observations have none.
+//! Counts events of known class in the files of a season; observations have no classes.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Files that a warning names.
+/// Number of files that a warning names.
 const NAMED: usize = 3;
 
 /// Gammas and hadrons by their class column, of each file that has some.

@@ -6,6 +6,7 @@ pub(crate) mod clock;
 pub(crate) mod combine;
 pub(crate) mod counts;
 pub(crate) mod event_classifier;
+pub(crate) mod images;
 pub(crate) mod labels;
 pub(crate) mod repeated;
 pub(crate) mod scan;

@@ -12,15 +12,15 @@ use crate::error::{Fault, Result};
 use crate::season::folder::ScoreFileEntry;
 use serde::{Deserialize, Serialize};
 
-/// Events kept of a file, and of all files of a rank: 32 bytes each.
+/// Most events kept per file and per rank, 32 bytes each.
 const MOST: usize = 1 << 20;
-/// Columns of floating point whose values tell events apart.
+/// Least number of floating-point columns whose values distinguish events.
 const LEAST_COLUMNS: usize = 3;
 
-/// An event that counts.
+/// Event that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CountedEvent {
-    /// Hash of telescope, run and keys; of the values where no key tells events apart.
+    /// Hash of telescope, run and keys; of the values if no key identifies events.
     name: u64,
     /// Hash of the scores at all positions and of the copied columns.
     values: u64,
@@ -32,11 +32,11 @@ pub struct CountedEvent {
 /// Events that count, or a sample of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CountedEvents {
-    /// One of so many names is kept: a power of 2.
+    /// One name in so many is kept: a power of 2.
     one_in: u64,
     events: Vec<CountedEvent>,
-    /// Whether equal names with other values may be one event: not where the telescope is not
-    /// known, and not of simulated showers, which are used several times.
+    /// Whether equal names with other values may be one event: not if the telescope is unknown, and
+    /// not for simulated showers, which are used several times.
     are_named: bool,
 }
 
@@ -93,7 +93,7 @@ impl CountedEvents {
         self.events.retain(|event| event.is_kept(one_in));
     }
 
-    /// Names the file that the events are of.
+    /// Sets the index of the file of the events.
     pub fn of_file(&mut self, index: usize) {
         self.events.iter_mut().for_each(|event| event.file = index);
     }

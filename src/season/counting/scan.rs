@@ -1,13 +1,13 @@
-//! One score file read through: from rows to counts per run.
+//! Reads a score file and counts its events per run.
 
 use super::candidates::{BestCandidates, Candidate};
 use super::clock::Tick;
-use super::combine::{TelescopeImage, shower_of};
 use super::counts::{
     ALPHA_BINS, ALPHA_MAX, CountedGammas, Portion, RunCounts, RunKey, THETA2_BINS, THETA2_MAX,
     TrueEnergy,
 };
 use super::event_classifier::{EventClassifier, PositionOutcome, ScoreColumns};
+use super::images::{TelescopeImage, shower_of};
 use super::labels::Labels;
 use super::repeated::CountedEvents;
 use crate::config::SeasonSettings;
@@ -21,12 +21,12 @@ use crate::statistics::distribution::ordered_bits;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Rows read at a time: bounds the memory, and is a chunk of the files.
+/// Rows read at a time, a chunk of the files; limits the memory.
 const BLOCK_ROWS: u64 = 65_536;
 
 const GAMMA: i8 = 1;
 
-/// The counts of one file.
+/// Counts of one file.
 #[derive(Debug, Default)]
 pub struct Scanned {
     pub runs: BTreeMap<RunKey, RunCounts>,
@@ -35,7 +35,7 @@ pub struct Scanned {
     pub labels: Labels,
 }
 
-/// Reads `path`, which goes by `name` in reports.
+/// Counts the events of a file; `name` is its name in reports.
 pub fn scan(
     path: &Path,
     name: &str,
@@ -56,13 +56,14 @@ pub fn scan(
     }
     Ok(counting.finish(&selection))
 }
-/// The runs of a file while it is read.
+
+/// Counts of a file while it is read.
 struct FileScan<'a> {
     name: &'a str,
     head: &'a Head,
     plan: &'a SeasonPlan,
     classifier: &'a EventClassifier<'a>,
-    /// Of a file without a key for it.
+    /// Telescope of a file without a key for it.
     telescope: Option<i64>,
     numbers: HashMap<(Option<i64>, Option<i64>), usize>,
     runs: Vec<OfRun>,
@@ -101,7 +102,7 @@ impl OfRun {
         self
     }
 
-    /// The portion that events now belong to.
+    /// Makes a portion the current one.
     fn enter(&mut self, number: Option<i64>, plan: &SeasonPlan) {
         if self.current.as_ref().is_some_and(|(known, _)| *known == number) {
             return;
@@ -126,7 +127,7 @@ impl<'a> FileScan<'a> {
             numbers: HashMap::new(),
             runs: Vec::new(),
             best: BestCandidates::new(if plan.offset_rejection(head.source_offset).is_some() {
-                0 // its run will not be counted
+                0 // the run is not counted
             } else {
                 plan.candidates
             }),
@@ -150,9 +151,9 @@ impl<'a> FileScan<'a> {
         }
     }
 
-    /// Index of a run of the file.
+    /// Returns the index of a run of the file.
     fn run(&mut self, telescope: Option<i64>, run: Option<i64>) -> usize {
-        // All simulated gammas are one sample.
+        // Simulated gammas form a single sample.
         let (telescope, run) = if self.plan.simulated { (None, None) } else { (telescope, run) };
         let runs = &mut self.runs;
         *self.numbers.entry((telescope, run)).or_insert_with(|| {
@@ -225,7 +226,7 @@ impl<'a> FileScan<'a> {
         }
     }
 
-    /// Takes the score of an event at the position where it counts at any low threshold.
+    /// Adds the highest score of an event, at the position where it counts at any low threshold.
     fn scan_highest(
         &mut self,
         run: usize,
@@ -243,8 +244,8 @@ impl<'a> FileScan<'a> {
         }
     }
 
-    /// Bit k is whether the event passes at position k, and whether it is inside all cuts
-    /// there; histograms are filled on the way.
+    /// Fills the histograms and returns two masks, whose bit k says whether the event passes at
+    /// position k, and whether it is inside all cuts there.
     fn classify(&mut self, run: usize, block: &ScoreBlock, row: usize) -> (u64, u64) {
         let FileScan { plan, classifier, runs, .. } = self;
         let columns = &classifier.columns;
@@ -266,7 +267,7 @@ impl<'a> FileScan<'a> {
                 of.add(block.at_all[columns.score][k][row]);
             }
             if passing && plan.kept[k] {
-                // A distribution is shown of what fails no cut but its own.
+                // A histogram shows events that fail no cut except that on its quantity.
                 let shown = [
                     ("theta2", columns.theta2, &mut counts.theta2, THETA2_MAX),
                     ("alpha", columns.alpha, &mut counts.alpha, ALPHA_MAX),
@@ -287,7 +288,7 @@ impl<'a> FileScan<'a> {
         (passes, all_inside)
     }
 
-    /// An event that passes counts once.
+    /// Counts a passing event once.
     fn count(&mut self, run: usize, passes: u64, block: &ScoreBlock, row: usize, file_row: u64) {
         let FileScan { plan, classifier, runs, events, .. } = self;
         let columns = &classifier.columns;
@@ -324,7 +325,7 @@ impl<'a> FileScan<'a> {
             });
         }
         let score = classifier.score(block, row);
-        if place == 0 && self.best.wants(score) {
+        if place == 0 && self.best.accepts(score) {
             let finite = |value: f32| value.is_finite().then_some(value);
             let at_source =
                 |column: Option<usize>| column.and_then(|c| finite(block.at_all[c][0][row]));
@@ -382,7 +383,7 @@ impl<'a> FileScan<'a> {
     }
 }
 
-/// Log p at the source, and the copied quantities.
+/// Adds log p at the source and the copied quantities to the distributions.
 fn drift(counts: &mut RunCounts, columns: &ScoreColumns, block: &ScoreBlock, row: usize) {
     let mut add = |name: &str, value: f32| match counts.drift.get_mut(name) {
         Some(of) => of.add(value),
@@ -394,7 +395,7 @@ fn drift(counts: &mut RunCounts, columns: &ScoreColumns, block: &ScoreBlock, row
     }
 }
 
-/// The bin of an energy, if it lies in one.
+/// Returns the bin of an energy, if it is in one.
 fn bin_of(energy: f32, edges: &[f64]) -> Option<usize> {
     let energy = f64::from(energy);
     let above = edges.partition_point(|edge| *edge <= energy);
@@ -403,7 +404,7 @@ fn bin_of(energy: f32, edges: &[f64]) -> Option<usize> {
 
 fn fill(bins: &mut [u64], value: f32, high: f64) {
     let place = f64::from(value) / high * bins.len() as f64;
-    // The right angle belongs to the last bin.
+    // A right angle belongs to the last bin.
     let place = if value >= 90.0 && high >= 90.0 { bins.len() as f64 - 1.0 } else { place };
     if place >= 0.0 && place < bins.len() as f64 {
         bins[place as usize] += 1;

@@ -1,7 +1,7 @@
-//! Sums of runs: all of their counts, and the counts of those that have a live time.
+//! Sums of the counts of runs: over all runs, and over runs with a live time.
 //!
-//! What is divided by a time (rates, σ/√h) is of the second kind only. A run without
-//! plausible times and without `delta_time` is in the first kind alone.
+//! Values per time (rates, σ/√h) use the second kind only. A run without plausible times and without
+//! `delta_time` is in the first kind alone.
 
 use super::clock::Clock;
 use super::counts::Portion;
@@ -10,9 +10,9 @@ use super::counts::Portion;
 #[derive(Debug, Clone, Default)]
 pub struct Sum {
     pub all: Portion,
-    /// Of the runs with a live time.
+    /// Counts of the runs with a live time.
     pub timed: Portion,
-    /// Of the runs whose events have times.
+    /// Clock of the runs whose events have times.
     pub clock: Clock,
     /// Live time [ns] and its events; absent if no run has one.
     pub live: Option<(u64, u64)>,
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!((sum.live, sum.without_time()), (Some((10 * SECOND as u64, 10)), 500));
         assert_eq!((sum.all.events, sum.timed.events), (511, 11));
         assert_eq!(sum.rate_hz(), Some(1.0));
-        // delta_time serves instead.
+        // delta_time is used instead.
         let mut other = run(0, 3);
         other.clock.delta(0.5, 10 * SECOND, true);
         other.clock.delta(0.25, 10 * SECOND, true);

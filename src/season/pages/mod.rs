@@ -1,4 +1,4 @@
-//! Text and pictures of a season's report.
+//! Text and pictures of the report of a season.
 
 pub(crate) mod pictures;
 mod text;

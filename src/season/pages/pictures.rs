@@ -1,9 +1,9 @@
-//! The camera images of the best candidates.
+//! Camera images of the best candidates.
 //!
-//! A score file stands at the path of its input, and that at the path of the file of images
-//! it was extracted from, row for row: so the image of a candidate is the same row of the
-//! file of the same name. Keys that both have must agree, else the picture is left out and
-//! that is told. Pictures are for looking at: what cannot be read never fails a report.
+//! A score file has the relative path of its input, which has that of the file of images it was
+//! extracted from, with the same rows. The image of a candidate is therefore the same row of the
+//! file with the same name. If keys of both differ, the picture is left out with a warning. Pictures
+//! that cannot be read do not fail the report.
 
 use crate::data::images::{ImageBlock, ImageFile};
 use crate::error::{Fault, Result};
@@ -12,13 +12,13 @@ use crate::season::counting::candidates::Candidate;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Pictures of a report.
+/// Most pictures of a report.
 const MOST_PICTURES: usize = 24;
 /// Images read at a time.
 const TOGETHER: usize = 1024;
 const EXTENSIONS: [&str; 4] = ["h5", "hdf5", "hdf", "txt"];
 
-/// One image, for a candidate of the list.
+/// Image of a candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
     /// Index of the candidate.
@@ -29,7 +29,8 @@ pub struct Picture {
     pub charge: Vec<f32>, // (pixels) [p.e.]
 }
 
-/// Pictures of the first candidates from the files below `folder`, and what is missing.
+/// Reads pictures of the first candidates from the files below `folder`; returns them with warnings
+/// of missing ones.
 pub fn pictures(candidates: &[Candidate], folder: &Path) -> (Vec<Picture>, Vec<String>) {
     let mut of_file: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, candidate) in candidates.iter().take(MOST_PICTURES).enumerate() {
@@ -52,7 +53,7 @@ pub fn pictures(candidates: &[Candidate], folder: &Path) -> (Vec<Picture>, Vec<S
     (found, missing)
 }
 
-/// The file of images at a path, which may have another extension.
+/// Returns the file of images at a path, which may have a different extension.
 fn file_at(path: &Path) -> Result<PathBuf> {
     let known = EXTENSIONS.map(|extension| path.with_extension(extension));
     let found = known.into_iter().find(|path| path.is_file());
@@ -95,8 +96,7 @@ fn read(candidates: &[Candidate], wanted: &[usize], path: &Path) -> Result<Vec<P
     Ok(found)
 }
 
-/// Whether the keys that both have agree; without any in common, nothing says that they are
-/// the same event.
+/// Returns whether the common keys agree; without common keys the event cannot be identified.
 fn has_keys_of(candidate: &Candidate, names: &[String], block: &ImageBlock, row: usize) -> bool {
     let value = |name: &String| candidate.keys.iter().find(|(known, _)| known == name);
     let both = names.iter().enumerate().filter_map(|(k, name)| Some((k, value(name)?.1)));

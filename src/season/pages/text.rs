@@ -1,4 +1,4 @@
-//! The figures of a season as lines of text.
+//! Results of a season as lines of text.
 
 use crate::season::counting::candidates::Candidate;
 use crate::season::showers::{INDEPENDENT, Showers};
@@ -7,7 +7,7 @@ use crate::statistics::measured::significant;
 use std::fmt::{self, Display, Formatter};
 
 const NAME: usize = 36;
-/// The best ones, where a model says how probable they are.
+/// Most candidates in the text, for calibrated models.
 const MOST_CANDIDATES: usize = 5;
 
 impl Display for Season {
@@ -56,7 +56,7 @@ impl Display for Season {
     }
 }
 
-/// Nothing of scores without a calibration.
+/// Writes a candidate with its probabilities; writes nothing for models without a calibration.
 fn candidate_line(f: &mut Formatter<'_>, of: &Candidate) -> fmt::Result {
     let named = [("posterior", of.posterior), ("gammaness", of.gammaness)];
     let probabilities: Vec<String> = named

@@ -113,11 +113,11 @@ mod tests {
         let mut found = Vec::new();
         for seed in 0..300 {
             let (model, other, gamma) = events(seed);
-            let yardstick =
+            let baseline =
                 Baseline::of("f".into(), ClassCounts::default(), [&other, &model], &gamma, None)
                     .unwrap();
             let both = |s: &[f32]| Auc::of(&Sample::new(s, &gamma).unwrap()).unwrap();
-            let difference = yardstick.difference.unwrap();
+            let difference = baseline.difference.unwrap();
             let areas = both(&model).value - both(&other).value;
             assert!((difference.value - areas).abs() < 1e-12);
             // Scores with this correlation differ by 0.67 ± 0.04 of the error of one of them.

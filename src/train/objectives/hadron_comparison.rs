@@ -37,18 +37,28 @@ pub fn compare(
     if n.min(m) < FEWEST {
         return Ok(None);
     }
-    let feature = |(d, name): (usize, &String)| {
-        let [own, reference] = [&real, &simulated].map(|rows| {
-            let mut distribution = Distribution::default();
-            rows.iter().skip(d).step_by(width).for_each(|x| distribution.add(*x));
-            distribution
-        });
-        let drift = own.drift_from(&reference)?;
-        Some(ComparedFeature { name: name.clone(), ks: drift.ks, psi: drift.psi })
-    };
-    let features: Vec<_> = names.iter().enumerate().filter_map(feature).collect();
+    let columns = names.iter().enumerate();
+    let features =
+        columns.filter_map(|(d, name)| compare_feature(name, &real[d..], &simulated[d..], width));
+    let features: Vec<_> = features.collect();
     let auc = classifier_area(&real, &simulated, width)?;
     Ok(Some(HadronComparison { real: n as u64, simulated: m as u64, auc, features }))
+}
+
+/// Compares a feature, given by its first value and those of the following events.
+fn compare_feature(
+    name: &str,
+    real: &[f32],
+    simulated: &[f32],
+    width: usize,
+) -> Option<ComparedFeature> {
+    let [own, reference] = [real, simulated].map(|values| {
+        let mut distribution = Distribution::default();
+        values.iter().step_by(width).for_each(|x| distribution.add(*x));
+        distribution
+    });
+    let drift = own.drift_from(&reference)?;
+    Some(ComparedFeature { name: name.to_string(), ks: drift.ks, psi: drift.psi })
 }
 
 /// Returns the comparison as one line.

@@ -123,6 +123,55 @@ impl OffSourceTransform {
         }
     }
 
+    /// Returns use and counts of a row, and its [`COMPUTED`] quantities; `number` is the row of the
+    /// file.
+    fn row(
+        &self,
+        slots: &RequestSlots,
+        block: &Block,
+        row: usize,
+        number: u64,
+    ) -> Result<(RowNote, [f64; 3])> {
+        let value = |slot: usize| f64::from(block.quantities[slot][row]);
+        let (geometry, shape) = (slots.geometry.map(value), slots.shape.map(value));
+        let offset = libm::hypot(geometry[3], geometry[4]);
+        if offset < LEAST_OFFSET_DEG {
+            return Err(Fault::new(
+                "the source is too close to the camera centre to be rotated about it",
+            )
+            .row(number)
+            .expected(format!("an offset of at least {LEAST_OFFSET_DEG} deg"))
+            .found(format!("{offset:.3} deg"))
+            .advice("leave this run out of data.off")
+            .input());
+        }
+        let run = block.keys[slots.run][row];
+        let held_out =
+            OffSourceCard::fold_of(self.seed, run, self.settings.folds) == self.settings.fold;
+        let on = from(geometry, Rotation::step(0, 1));
+        let row_use = if held_out {
+            RowUse::HeldOut
+        } else if theta2_of(&on, shape) < self.settings.exclude_theta2 {
+            RowUse::OnSource
+        } else {
+            RowUse::Use
+        };
+        let mut bits = 0;
+        for k in 0..COUNTED {
+            let seen = from(geometry, Rotation::step(k, COUNTED));
+            bits |= u32::from(theta2_of(&seen, shape) < self.theta2_limit()) << k;
+        }
+        let own = [on.dist, on.alpha()].into_iter().zip(slots.own);
+        let differs = |(seen, own): (f64, Option<usize>)| {
+            own.is_some_and(|own| (value(own) - seen).abs() > WITHIN_DEG)
+        };
+        bits |= u32::from(slots.own.iter().any(Option::is_some)) << COMPARED_BIT;
+        bits |= u32::from(own.into_iter().any(differs)) << DIFFERENT_BIT;
+        let at = from(geometry, self.turn(number));
+        let values = [at.dist, at.alpha(), theta2_of(&at, shape)];
+        Ok((RowNote { row_use, run, bits }, values))
+    }
+
     fn with_counts<T>(&self, act: impl FnOnce(&mut OffSourceCounts) -> T) -> T {
         // A thread that panicked with the lock has ended the process.
         act(&mut self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
@@ -175,21 +224,7 @@ impl OffSourceTransform {
         // Before the survival: gammas cause a hole in alpha at any position.
         let contamination = self.contamination(all, inside);
         refuse_gammas(contamination.share)?;
-        let survival =
-            |bin: usize| (all.all[bin] > 0).then(|| all.kept[bin] as f64 / all.all[bin] as f64);
-        let [kept, seen] = [&all.kept, &all.all].map(|counts| counts.iter().sum::<u64>() as f64);
-        let mean = kept / seen;
-        for (bin, found) in (0..BINS).filter_map(|bin| Some((bin, survival(bin)?))) {
-            let error = (mean * (1.0 - mean) / all.all[bin] as f64).sqrt();
-            let off_by = (found - mean).abs();
-            if off_by > MOST_RESIDUE * mean && off_by > 5.0 * error {
-                return Err(Fault::new("excluding events near the source causes a hole in alpha")
-                    .expected(format!("survival within {MOST_RESIDUE} of its mean {mean:.3} in every bin of alpha"))
-                    .found(format!("{found:.3} at {} to {} deg", 10 * bin, 10 * (bin + 1)))
-                    .advice("lower off_source.exclude_theta2, or choose off_source.positions farther from the source")
-                    .input());
-            }
-        }
+        all.check_survival()?;
         Ok(OffSourceCard {
             run: off.run.clone(),
             folds: off.folds,
@@ -197,7 +232,7 @@ impl OffSourceTransform {
             seed: self.seed,
             runs: all.runs.iter().copied().collect(),
             exclude_theta2: off.exclude_theta2,
-            survival: (0..BINS).map(survival).collect(),
+            survival: (0..BINS).map(|bin| all.survival(bin)).collect(),
             contamination,
             comparison: None,
         })
@@ -372,59 +407,19 @@ impl RowTransform for OffSourceTransform {
         let slots = RequestSlots::of(read)?;
         let mut computed = [const { Vec::new() }; 3];
         let mut notes = Vec::with_capacity(block.rows);
-        let limit = self.theta2_limit();
         for row in 0..block.rows {
-            let value = |slot: usize| f64::from(block.quantities[slot][row]);
-            let (geometry, shape) = (slots.geometry.map(value), slots.shape.map(value));
-            let offset = libm::hypot(geometry[3], geometry[4]);
-            if offset < LEAST_OFFSET_DEG {
-                return Err(Fault::new(
-                    "the source is too close to the camera centre to be rotated about it",
-                )
-                .row(first + row as u64)
-                .expected(format!("an offset of at least {LEAST_OFFSET_DEG} deg"))
-                .found(format!("{offset:.3} deg"))
-                .advice("leave this run out of data.off")
-                .input());
-            }
-            let run = block.keys[slots.run][row];
-            let held_out =
-                OffSourceCard::fold_of(self.seed, run, self.settings.folds) == self.settings.fold;
-            let on = from(geometry, Rotation::step(0, 1));
-            let at = from(geometry, self.turn(first + row as u64));
-            let on_source = theta2_of(&on, shape);
-            let figures = [at.dist, at.alpha(), theta2_of(&at, shape)];
-            computed.iter_mut().zip(figures).for_each(|(c, x)| c.push(x as f32));
-            let row_use = if held_out {
-                RowUse::HeldOut
-            } else if on_source < self.settings.exclude_theta2 {
-                RowUse::OnSource
-            } else {
-                RowUse::Use
-            };
-            let mut bits = 0;
-            for k in 0..COUNTED {
-                let seen = from(geometry, Rotation::step(k, COUNTED));
-                bits |= u32::from(theta2_of(&seen, shape) < limit) << k;
-            }
-            let own = [on.dist, on.alpha()].into_iter().zip(slots.own);
-            let differs = |(seen, own): (f64, Option<usize>)| {
-                own.is_some_and(|own| (value(own) - seen).abs() > WITHIN_DEG)
-            };
-            bits |= u32::from(slots.own.iter().any(Option::is_some)) << COMPARED_BIT;
-            bits |= u32::from(own.into_iter().any(differs)) << DIFFERENT_BIT;
-            notes.push(RowNote { row_use, run, bits });
+            let (note, values) = self.row(&slots, block, row, first + row as u64)?;
+            computed.iter_mut().zip(values).for_each(|(c, x)| c.push(x as f32));
+            notes.push(note);
         }
         block.keys.pop();
         let of_file = std::mem::take(&mut block.quantities);
-        let quantity = |name: &String| {
-            if let Some(which) = COMPUTED.iter().position(|computed| computed == name) {
-                return computed[which].clone();
-            }
-            let slot = read.quantities.iter().position(|known| known == name);
-            slot.map_or_else(Vec::new, |slot| of_file[slot].clone())
-        };
-        block.quantities = wanted.quantities.iter().map(quantity).collect();
+        let computed = COMPUTED.iter().copied().zip(&computed);
+        let read = read.quantities.iter().map(String::as_str).zip(&of_file);
+        let all: Vec<(&str, &Vec<f32>)> = computed.chain(read).collect();
+        let find = |name: &String| all.iter().find(|(known, _)| known == name);
+        let column = |name| find(name).map_or(Vec::new(), |(_, values)| (*values).clone());
+        block.quantities = wanted.quantities.iter().map(column).collect();
         Ok(notes)
     }
 
@@ -474,6 +469,29 @@ impl OffSourceCounts {
         let counts = self.kept.iter_mut().chain(&mut self.all).chain(&mut self.near);
         let more = [&mut self.different, &mut self.compared, &mut self.used, &mut self.held_out];
         counts.chain(more).collect()
+    }
+
+    /// Returns the share of events in a bin of alpha that were not excluded; `None` without events.
+    fn survival(&self, bin: usize) -> Option<f64> {
+        (self.all[bin] > 0).then(|| self.kept[bin] as f64 / self.all[bin] as f64)
+    }
+
+    /// Returns an error if the survival in a bin of alpha differs too much from the mean.
+    fn check_survival(&self) -> Result<()> {
+        let [kept, seen] = [&self.kept, &self.all].map(|counts| counts.iter().sum::<u64>() as f64);
+        let mean = kept / seen;
+        for (bin, found) in (0..BINS).filter_map(|bin| Some((bin, self.survival(bin)?))) {
+            let error = (mean * (1.0 - mean) / self.all[bin] as f64).sqrt();
+            let off_by = (found - mean).abs();
+            if off_by > MOST_RESIDUE * mean && off_by > 5.0 * error {
+                return Err(Fault::new("excluding events near the source causes a hole in alpha")
+                    .expected(format!("survival within {MOST_RESIDUE} of its mean {mean:.3} in every bin of alpha"))
+                    .found(format!("{found:.3} at {} to {} deg", 10 * bin, 10 * (bin + 1)))
+                    .advice("lower off_source.exclude_theta2, or choose off_source.positions farther from the source")
+                    .input());
+            }
+        }
+        Ok(())
     }
 
     /// Sums the counts of all ranks.

@@ -167,12 +167,9 @@ impl Synthetic {
             })
             .collect();
         let kept = through_the_flow(&maker, &made, width, latent, out)?;
-        let weight = |(i, kept): (usize, bool)| match named.weights {
-            _ if !kept => 0.0,
-            Some(weights) => weights[i],
-            None => 1.0,
-        };
-        Ok(kept.into_iter().enumerate().map(weight).collect())
+        let own = |i: usize| named.weights.map_or(1.0, |weights| weights[i]);
+        let kept = kept.into_iter().enumerate();
+        Ok(kept.map(|(i, kept)| if kept { own(i) } else { 0.0 }).collect())
     }
 }
 

@@ -93,6 +93,9 @@ pub struct CheckpointIdentity<'a> {
 
 /// Writes `folder/step-N`, then removes all but the newest `keep`. Every state includes the best
 /// weights so far.
+///
+/// # Errors
+/// Environment error if the files cannot be written.
 pub fn save(
     folder: &Path,
     state: &TrainState,
@@ -150,6 +153,9 @@ pub fn newest_step(folder: &Path) -> Option<u64> {
 
 /// Returns the newest checkpoint that verifies; `None` if there is no checkpoint at all. A
 /// different configuration, data, number of shards or engine is an error.
+///
+/// # Errors
+/// Usage error if the newest checkpoint belongs to a different run; input error if none can be read.
 pub fn newest(
     folder: &Path,
     identity: CheckpointIdentity,
@@ -217,26 +223,29 @@ fn check(
 
 /// Reads and verifies a checkpoint.
 fn read(path: &Path, parameters: usize) -> Result<(CheckpointManifest, TrainState)> {
-    let damaged =
-        |e: &dyn std::fmt::Display| Fault::new("invalid checkpoint").file(path).found(e).input();
     let manifest =
         CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
             .map_err(|e| e.in_file(path))?;
-    let file = |name: &str| -> Result<Vec<u8>> {
-        let length = manifest.files.get(name).map_or(0, |entry| entry.bytes);
-        let bytes = read_file(&path.join(name), length.min(LARGEST_FILE))?;
-        if manifest.files.get(name) != Some(&FileEntry::of(&bytes)) {
-            return Err(damaged(&format!("{name} does not match the manifest")));
-        }
-        Ok(bytes)
-    };
+    let file = |name: &str| read_listed(path, &manifest, name);
     let state = TrainState::from_bytes(&file(WEIGHTS)?, &file(PROGRESS)?, parameters)
         .map_err(|e| e.in_file(path))?;
     let flows = state.progress.best.len() as u64;
     if flows == 0 || state.progress.loss.len() as u64 != flows * manifest.shards {
-        return Err(damaged(&format!("losses of {} shards", state.progress.loss.len())));
+        let found = format!("losses of {} shards", state.progress.loss.len());
+        return Err(Fault::new("invalid checkpoint").file(path).found(found).input());
     }
     Ok((manifest, state))
+}
+
+/// Reads a file of a checkpoint that must match its entry in the manifest.
+fn read_listed(path: &Path, manifest: &CheckpointManifest, name: &str) -> Result<Vec<u8>> {
+    let length = manifest.files.get(name).map_or(0, |entry| entry.bytes);
+    let bytes = read_file(&path.join(name), length.min(LARGEST_FILE))?;
+    if manifest.files.get(name) != Some(&FileEntry::of(&bytes)) {
+        let found = format!("{name} does not match the manifest");
+        return Err(Fault::new("invalid checkpoint").file(path).found(found).input());
+    }
+    Ok(bytes)
 }
 
 /// Reads a file of at most `largest` bytes.
@@ -251,6 +260,9 @@ fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
 }
 
 /// Verifies the files of a checkpoint against its manifest; returns the hash of its run.
+///
+/// # Errors
+/// Input error if a file is missing or damaged.
 pub fn verify(path: &Path) -> Result<String> {
     let manifest =
         CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
@@ -269,22 +281,27 @@ pub fn verify(path: &Path) -> Result<String> {
 /// run hash `is_own` accepts; `None` if there is none.
 pub fn history(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Vec<EpochMetrics>>> {
     for step in list(folder)?.iter().rev() {
-        let path = folder.join(format!("step-{step}"));
-        let read = || -> Result<Option<Progress>> {
-            if !is_own(&verify(&path)?) {
-                return Ok(None);
-            }
-            serde_json::from_slice(&read_file(&path.join(PROGRESS), LARGEST_FILE)?)
-                .map_err(|e| Fault::new("invalid checkpoint").file(&path).found(e).input())
-        };
-        if let Ok(Some(progress)) = read() {
+        if let Ok(Some(progress)) = progress(&folder.join(format!("step-{step}")), &is_own) {
             return Ok(Some(progress.history));
         }
     }
     Ok(None)
 }
 
+/// Reads the progress of a verified checkpoint; `None` if `is_own` does not accept its run hash.
+fn progress(path: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Progress>> {
+    if !is_own(&verify(path)?) {
+        return Ok(None);
+    }
+    serde_json::from_slice(&read_file(&path.join(PROGRESS), LARGEST_FILE)?)
+        .map(Some)
+        .map_err(|e| Fault::new("invalid checkpoint").file(path).found(e).input())
+}
+
 /// Returns the steps of the checkpoints in a folder, ascending; none if there is no folder.
+///
+/// # Errors
+/// Environment error if the folder cannot be listed.
 pub fn list(folder: &Path) -> Result<Vec<u64>> {
     if !folder.is_dir() {
         return Ok(Vec::new());

@@ -74,7 +74,7 @@ pub fn publish(
 /// Writes the model file, and logs its hash; returns the run folder.
 fn write(journal: &mut Journal, model: &Model, checkpoints: &Checkpoints) -> Result<PathBuf> {
     journal.say(&checkpoints.summary())?;
-    journal.folder.check_identity()?;
+    journal.folder.identity.check()?;
     let path = journal.folder.file(MODEL);
     let hash = model.save(&path)?;
     journal.folder.forget_replaced()?;

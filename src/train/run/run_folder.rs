@@ -12,12 +12,12 @@
 use super::checkpoint;
 use crate::comm::HEARTBEAT_FOLDER;
 use crate::comm::preflight::MARK;
-use crate::error::{Fault, Result};
-use crate::storage;
+use crate::error::{Error, Fault, Result};
 use crate::storage::lock::{self, OutputLock};
+use crate::storage::{self, FolderIdentity};
 use crate::train::plan::TrainingPlan;
 use serde_json::{Value, json};
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,8 +41,7 @@ const RUN: [&str; 7] = [PROVENANCE, CONFIG, MODEL, METRICS, LOG, REPORT, CHECKPO
 #[derive(Debug)]
 pub struct RunFolder {
     pub path: PathBuf,
-    /// Device and inode of the folder when it was opened.
-    identity: (u64, u64),
+    pub identity: FolderIdentity,
     lock: Option<OutputLock>,
     existing: Existing,
     /// The outermost folder that was created for it.
@@ -84,6 +83,9 @@ pub enum Existing {
 impl RunFolder {
     /// Creates or opens the folder and locks it, waiting at most `timeout` for another job. Files
     /// of a run are not changed yet.
+    ///
+    /// # Errors
+    /// Usage error if the folder has other files or an unwanted run; environment error of the lock or disk.
     pub fn open(path: &Path, existing: Existing, timeout: Duration) -> Result<RunFolder> {
         let occupied =
             path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
@@ -96,7 +98,7 @@ impl RunFolder {
         let made = storage::outermost_missing(path);
         storage::create_folder(path)?;
         let lock = OutputLock::folder(path, timeout)?.map(OutputLock::leaving_files);
-        let identity = identity(path)?;
+        let identity = FolderIdentity::of(path)?;
         storage::remove_dead_parts(path, true)?;
         let replaces = settle(path)?;
         if has_run(path) && existing == Existing::Refuse {
@@ -109,6 +111,9 @@ impl RunFolder {
     }
 
     /// Returns an error if the folder contains a run with a different configuration.
+    ///
+    /// # Errors
+    /// Usage error.
     pub fn check(&self, plan: &TrainingPlan) -> Result<()> {
         if self.existing == Existing::Replace || !has_run(&self.path) {
             return Ok(());
@@ -169,21 +174,6 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Returns an error if the path no longer leads to the folder that was opened. If the folder
-    /// was moved or removed, a new folder must not get half a run.
-    pub fn check_identity(&self) -> Result<()> {
-        if identity(&self.path).ok() == Some(self.identity) {
-            return Ok(());
-        }
-        Err(Fault::new(
-            "the run folder was moved, removed or replaced while the run was writing it",
-        )
-        .file(&self.path)
-        .expected("the folder that this run has opened")
-        .advice("move it back and run the same command again to resume, or choose another folder")
-        .environment())
-    }
-
     /// Returns the path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -206,11 +196,7 @@ impl RunFolder {
     /// Adds an entry to `provenance.json`; from then on the folder contains a run.
     pub fn add_provenance(&mut self, entry: &Value) -> Result<()> {
         let path = self.file(PROVENANCE);
-        let starts =
-            std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
-        let mut starts = starts
-            .and_then(|v| v.get("starts").and_then(Value::as_array).cloned())
-            .unwrap_or_default();
+        let mut starts = recorded_starts(&path)?;
         starts.push(entry.clone());
         let text = serde_json::to_vec_pretty(&json!({ "starts": starts }))
             .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
@@ -218,11 +204,25 @@ impl RunFolder {
     }
 }
 
-/// Returns device and inode of a folder.
-fn identity(path: &Path) -> Result<(u64, u64)> {
-    let metadata = std::fs::metadata(path)
-        .map_err(|e| storage::disk_fault("look at", path, &e.to_string(), e.kind()))?;
-    Ok((metadata.dev(), metadata.ino()))
+/// Returns the starts in `provenance.json`; none if there is no such file.
+fn recorded_starts(path: &Path) -> Result<Vec<Value>> {
+    let fault = |found: &dyn std::fmt::Display| unreadable_starts(path, found);
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(fault(&error)),
+    };
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| fault(&error))?;
+    let starts = value.get("starts").and_then(Value::as_array).cloned();
+    starts.ok_or_else(|| fault(&"no list of starts"))
+}
+
+fn unreadable_starts(path: &Path, found: &dyn std::fmt::Display) -> Error {
+    Fault::new("cannot read the earlier starts of the run")
+        .file(path)
+        .found(found)
+        .advice("move the file away to resume without its record of earlier starts")
+        .input()
 }
 
 /// Returns whether a folder has anything of a run that a job would resume or `verify` checks.

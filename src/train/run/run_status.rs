@@ -9,6 +9,7 @@ use crate::error::{Fault, Result};
 use crate::metrics::EpochMetrics;
 use serde::Serialize;
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -76,6 +77,9 @@ pub struct RunStatus {
 }
 
 /// Reads the status of a run from its folder.
+///
+/// # Errors
+/// Usage error if there is no such folder; environment error if the metrics cannot be read.
 pub fn run_status(run: &Path) -> Result<RunStatus> {
     if !run.is_dir() {
         return Err(Fault::new("no such run")
@@ -87,31 +91,12 @@ pub fn run_status(run: &Path) -> Result<RunStatus> {
     let started = start.as_ref().map_or(&Value::Null, |(_, start)| start);
     let number = |key: &str| started.get(key).and_then(Value::as_u64);
     let text = |key: &str| started.get(key).and_then(Value::as_str).map(str::to_string);
-    let metrics = metrics(run);
+    let metrics = metrics(run)?;
     let last = metrics.last();
     let signs = read_heartbeats(run);
     let newest = checkpoint::newest_step(&run.join(CHECKPOINTS));
-    let model = run.join(MODEL).is_file();
-    let log_age = age(&run.join(LOG));
-    let fresh = |age: Option<f64>| age.is_some_and(|age| age < FRESH.as_secs_f64());
-    let running = signs.iter().any(|sign| fresh(sign.age_s)) || fresh(log_age);
     let last_line = last_line(&run.join(LOG));
-    let ending = last_line.as_deref().and_then(ending::read);
-    // Heartbeats long after the end of the log are those of a new start.
-    let ended_s = log_age.map(|age| age - RESTARTED.as_secs_f64());
-    let restarted = signs.iter().any(|sign| fresh(sign.age_s) && sign.age_s < ended_s);
-    let ending = ending.filter(|_| !model && !restarted);
-    let state = match (model, &start, &ending) {
-        (true, ..) => State::Finished,
-        (false, None, _) => State::NotBegun,
-        (false, Some(_), Some(ending)) => match ending.code {
-            DIVERGED => State::Diverged,
-            STOPPED | INTERRUPTED => State::Stopped,
-            _ => State::Failed,
-        },
-        (false, Some(_), None) if running => State::Running,
-        (false, Some(_), None) => State::Stopped,
-    };
+    let (state, ended) = activity(run, start.is_some(), last_line.as_deref(), &signs);
     let steps_seen =
         [last.map(|m| m.step), newest, signs.iter().filter_map(|sign| sign.step).max()];
     let step = steps_seen.into_iter().flatten().max().unwrap_or(0);
@@ -145,8 +130,38 @@ pub fn run_status(run: &Path) -> Result<RunStatus> {
         seconds_left: left,
         signs,
         last_line,
-        ended: ending.map(|ending| ending.reason),
+        ended,
     })
+}
+
+/// Returns the state of a run, and the reason for the end of its last start.
+fn activity(
+    run: &Path,
+    has_start: bool,
+    last_line: Option<&str>,
+    signs: &[RankStatus],
+) -> (State, Option<String>) {
+    if run.join(MODEL).is_file() {
+        return (State::Finished, None);
+    }
+    let log_age = age(&run.join(LOG));
+    let fresh = |age: Option<f64>| age.is_some_and(|age| age < FRESH.as_secs_f64());
+    let running = signs.iter().any(|sign| fresh(sign.age_s)) || fresh(log_age);
+    // Heartbeats long after the end of the log are those of a new start.
+    let ended_s = log_age.map(|age| age - RESTARTED.as_secs_f64());
+    let restarted = signs.iter().any(|sign| fresh(sign.age_s) && sign.age_s < ended_s);
+    let ending = last_line.and_then(ending::read).filter(|_| !restarted);
+    let state = match &ending {
+        _ if !has_start => State::NotBegun,
+        Some(ending) => match ending.code {
+            DIVERGED => State::Diverged,
+            STOPPED | INTERRUPTED => State::Stopped,
+            _ => State::Failed,
+        },
+        None if running => State::Running,
+        None => State::Stopped,
+    };
+    (state, ending.map(|ending| ending.reason))
 }
 
 /// Returns the number of starts, and the record of the last one.
@@ -157,10 +172,19 @@ fn last_start(run: &Path) -> Option<(usize, Value)> {
     Some((starts.len(), starts.last()?.clone()))
 }
 
-/// Reads all complete lines; the last one may be torn.
-fn metrics(run: &Path) -> Vec<EpochMetrics> {
-    let text = std::fs::read_to_string(run.join(METRICS)).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+/// Reads all complete lines; the last one may be torn. None before the first epoch.
+fn metrics(run: &Path) -> Result<Vec<EpochMetrics>> {
+    let path = run.join(METRICS);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            let fault = Fault::new("cannot read the metrics of the run").file(&path);
+            return Err(fault.found(error).environment());
+        }
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 /// Returns the last line of the log that is not empty.

@@ -22,6 +22,9 @@ pub struct RunVerification {
 }
 
 /// Verifies a run folder.
+///
+/// # Errors
+/// Environment error if the folder cannot be listed; faults of files are part of the result.
 pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
     let folder = run.join(CHECKPOINTS);
     let steps = checkpoint::list(&folder)?;
@@ -40,23 +43,9 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
         };
         wrong.insert(format!("{CHECKPOINTS}/step-{step}"), why);
     }
-    let mut model = None;
-    let mut look_at_records = || {
-        let loaded = run.join(MODEL).exists().then(|| Model::load(&run.join(MODEL))).transpose();
-        let loaded = loaded.unwrap_or_else(|error| {
-            wrong.insert(MODEL.to_string(), error.to_string());
-            None
-        });
-        let card = loaded.as_ref().map(|(model, _)| &model.card);
-        // Only the first fault of a file is reported.
-        for (name, why) in records::check(run, card)? {
-            wrong.entry(name).or_insert(why);
-        }
-        model = loaded.map(|(_, hash)| hash);
-        Ok(())
-    };
+    let checked = if is_root(comm) { check_records(run, &mut wrong) } else { Ok(None) };
     // An error on rank 0 must not leave the other ranks waiting.
-    sync_result(comm, if is_root(comm) { look_at_records() } else { Ok(()) })?;
+    let model = sync_result(comm, checked)?;
     let checkpoints = steps.len() as u64;
     let mut all = RunVerification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
     for (model, wrong) in gather_values(comm, &(model, wrong))? {
@@ -64,6 +53,22 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
         all.wrong.extend(wrong);
     }
     mark_shared(Ok(all))
+}
+
+/// Checks the model and the records of a run, and adds their faults to `wrong`; returns the blake3
+/// of the model.
+fn check_records(run: &Path, wrong: &mut BTreeMap<String, String>) -> Result<Option<String>> {
+    let loaded = run.join(MODEL).exists().then(|| Model::load(&run.join(MODEL))).transpose();
+    let loaded = loaded.unwrap_or_else(|error| {
+        wrong.insert(MODEL.to_string(), error.to_string());
+        None
+    });
+    let card = loaded.as_ref().map(|(model, _)| &model.card);
+    // Only the first fault of a file is reported.
+    for (name, why) in records::check(run, card)? {
+        wrong.entry(name).or_insert(why);
+    }
+    Ok(loaded.map(|(_, hash)| hash))
 }
 
 impl std::fmt::Display for RunVerification {

@@ -1,4 +1,4 @@
-//! All blocks of a flow in one launch: log-likelihood, inverse, and the backward pass.
+//! All blocks of a flow in one launch: log-likelihood and inverse.
 //!
 //! Each thread has several events in registers. The features of an event are in 2·P slots: first
 //! the P features of the half that conditions even blocks, then the P of the other half. With
@@ -6,12 +6,12 @@
 //! last slot is zero, and all weights that use it are zero.
 
 use super::math::{exp, tanh};
-use super::network::{KernelShape, Quad, network, network_backward};
+use super::network::{KernelShape, Quad, network};
 use cubecl::prelude::*;
 
 /// Returns the index of this thread's event `e` among the n events of a launch.
 #[cube]
-fn position(#[comptime] e: usize, #[comptime] events: usize) -> usize {
+pub(crate) fn position(#[comptime] e: usize, #[comptime] events: usize) -> usize {
     CUBE_POS * (CUBE_DIM as usize * events) + e * CUBE_DIM as usize + UNIT_POS as usize
 }
 
@@ -45,7 +45,7 @@ fn read_events(
 
 /// Sets slot i to the old value of slot `order[at + i]`.
 #[cube]
-fn shuffle(
+pub(crate) fn shuffle(
     x: &mut Array<f32>,
     order: &Array<u32>,
     at: usize,
@@ -173,7 +173,6 @@ pub(crate) fn forward(
     #[comptime] shape: KernelShape,
 ) {
     let n = n as usize;
-    let half = comptime!(shape.half);
     let slots = comptime!(2 * shape.half);
     let mut staged = SharedMemory::<Quad>::new(comptime!(shape.tile * shape.quads()));
     let mut x = Array::<f32>::new(comptime!(slots * events));
@@ -189,51 +188,89 @@ pub(crate) fn forward(
                 shuffle(&mut x, order, pair * slots, events, shape);
             }
         }
-        let even = pair * 2;
-        if comptime!(keep) {
-            keep_inputs(&x, inputs, even, n, events, shape);
-        }
-        coupling(
+        couple_pair(
             weights,
             biases,
             &mut staged,
             &mut x,
             &mut log_det,
+            inputs,
             scales,
-            even,
+            pair,
             n,
             clamp,
-            0usize,
             keep,
             events,
             shape,
         );
-        // With an odd number of blocks the last pair has one block only. The condition is the same
-        // for all threads, as barriers require.
-        if even + 1 < comptime!(shape.blocks) {
-            if comptime!(keep) {
-                keep_inputs(&x, inputs, even + 1, n, events, shape);
-            }
-            coupling(
-                weights,
-                biases,
-                &mut staged,
-                &mut x,
-                &mut log_det,
-                scales,
-                even + 1,
-                n,
-                clamp,
-                half,
-                keep,
-                events,
-                shape,
-            );
-        }
     }
     if comptime!(keep) {
         keep_inputs(&x, inputs, comptime!(shape.blocks), n, events, shape);
     }
+    densities(&x, &log_det, log_prob, n, events, shape);
+}
+
+/// Applies the two blocks of a pair; with `keep`, the features before each block are stored.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn couple_pair(
+    weights: &Array<Quad>,
+    biases: &Array<f32>,
+    staged: &mut SharedMemory<Quad>,
+    x: &mut Array<f32>,
+    log_det: &mut Array<f32>,
+    inputs: &mut Array<f32>,
+    scales: &mut Array<f32>,
+    pair: usize,
+    n: usize,
+    clamp: f32,
+    #[comptime] keep: bool,
+    #[comptime] events: usize,
+    #[comptime] shape: KernelShape,
+) {
+    let half = comptime!(shape.half);
+    let even = pair * 2;
+    if comptime!(keep) {
+        keep_inputs(x, inputs, even, n, events, shape);
+    }
+    coupling(
+        weights, biases, staged, x, log_det, scales, even, n, clamp, 0usize, keep, events, shape,
+    );
+    // With an odd number of blocks the last pair has one block only. The condition is the same
+    // for all threads, as barriers require.
+    if even + 1 < comptime!(shape.blocks) {
+        if comptime!(keep) {
+            keep_inputs(x, inputs, even + 1, n, events, shape);
+        }
+        coupling(
+            weights,
+            biases,
+            staged,
+            x,
+            log_det,
+            scales,
+            even + 1,
+            n,
+            clamp,
+            half,
+            keep,
+            events,
+            shape,
+        );
+    }
+}
+
+/// Computes log p of the events of this thread from their latent points.
+#[cube]
+fn densities(
+    x: &Array<f32>,
+    log_det: &Array<f32>,
+    log_prob: &mut Array<f32>,
+    n: usize,
+    #[comptime] events: usize,
+    #[comptime] shape: KernelShape,
+) {
+    let slots = comptime!(2 * shape.half);
     #[unroll]
     for e in 0..events {
         let mut square = 0.0f32;
@@ -336,141 +373,4 @@ fn uncouple(
             }
         }
     }
-}
-
-/// Computes the backward pass of n events from the values that `forward` kept. Writes the gradients
-/// of weight · (−log p) with respect to the outputs of every network to `upstream` (blocks,
-/// networks, P, n). The rows of the scale networks contain s before.
-#[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn backward(
-    weights: &Array<Quad>,
-    back: &Array<u32>,
-    loss_weights: &Array<f32>,
-    inputs: &Array<f32>,
-    upstream: &mut Array<f32>,
-    n: u32,
-    clamp: f32,
-    #[comptime] events: usize,
-    #[comptime] shape: KernelShape,
-) {
-    let n = n as usize;
-    let half = comptime!(shape.half);
-    let slots = comptime!(2 * shape.half);
-    let pairs = comptime!(shape.blocks.div_ceil(2));
-    let mut staged = SharedMemory::<Quad>::new(comptime!(shape.tile * shape.quads()));
-    let mut gradient = Array::<f32>::new(comptime!(slots * events));
-    let mut weight = Array::<f32>::new(events);
-    #[unroll]
-    for e in 0..events {
-        let at = min(position(e, events), n - 1);
-        weight[e] = loss_weights[at];
-        // ∂(−log p)/∂z = z
-        #[unroll]
-        for slot in 0..slots {
-            let z = inputs[comptime!(shape.blocks * slots + slot) * n + at];
-            gradient[e * slots + slot] = weight[e] * z;
-        }
-    }
-    for i in 0..pairs {
-        let pair = comptime!(pairs - 1) - i;
-        let even = pair * 2;
-        if even + 1 < comptime!(shape.blocks) {
-            coupling_backward(
-                weights,
-                &mut staged,
-                inputs,
-                upstream,
-                &weight,
-                &mut gradient,
-                even + 1,
-                n,
-                clamp,
-                half,
-                events,
-                shape,
-            );
-        }
-        coupling_backward(
-            weights,
-            &mut staged,
-            inputs,
-            upstream,
-            &weight,
-            &mut gradient,
-            even,
-            n,
-            clamp,
-            0usize,
-            events,
-            shape,
-        );
-        if comptime!(shape.seeded) {
-            if pair > 0 {
-                shuffle(&mut gradient, back, pair * slots, events, shape);
-            }
-        }
-    }
-}
-
-/// Applies block `block` backwards: gradients of the networks' outputs, and of the block's inputs.
-#[cube]
-#[allow(clippy::too_many_arguments)]
-fn coupling_backward(
-    weights: &Array<Quad>,
-    staged: &mut SharedMemory<Quad>,
-    inputs: &Array<f32>,
-    upstream: &mut Array<f32>,
-    weight: &Array<f32>,
-    gradient: &mut Array<f32>,
-    block: usize,
-    n: usize,
-    clamp: f32,
-    #[comptime] first: usize,
-    #[comptime] events: usize,
-    #[comptime] shape: KernelShape,
-) {
-    let half = comptime!(shape.half);
-    let second = comptime!(half - first);
-    let slots = comptime!(2 * shape.half);
-    let networks = comptime!(shape.networks());
-    let last = block * networks + comptime!(networks - 1);
-    let mut x = Array::<f32>::new(comptime!(half * events));
-    let mut of_sigma = Array::<f32>::new(comptime!(half * events));
-    let mut of_shift = Array::<f32>::new(comptime!(half * events));
-    #[unroll]
-    for e in 0..events {
-        let at = position(e, events);
-        let from = min(at, n - 1);
-        #[unroll]
-        for k in 0..half {
-            x[e * half + k] = inputs[(block * slots + first + k) * n + from];
-            let slot = comptime!(slots * e + second + k);
-            let g = gradient[slot];
-            of_shift[e * half + k] = g;
-            if comptime!(shape.affine) {
-                let input = inputs[(block * slots + second + k) * n + from];
-                let row = (block * 2 * half + k) * n + from;
-                let s = upstream[row];
-                let scale = exp(s);
-                // ∂L/∂s = g_y · x · e^s − weight (from the log-determinant); through the clamp
-                // ∂s/∂σ = 1 − (s/a)²
-                let of_s = fma(g * input, scale, -weight[e]);
-                let ratio = s / clamp;
-                let of_output = of_s * fma(-ratio, ratio, 1.0f32);
-                of_sigma[e * half + k] = of_output;
-                gradient[slot] = g * scale;
-                if at < n {
-                    upstream[row] = of_output;
-                }
-            }
-            if at < n {
-                upstream[(last * half + k) * n + at] = g;
-            }
-        }
-    }
-    if comptime!(shape.affine) {
-        network_backward(weights, staged, &x, &of_sigma, gradient, block * 2, first, events, shape);
-    }
-    network_backward(weights, staged, &x, &of_shift, gradient, last, first, events, shape);
 }

@@ -105,7 +105,6 @@ pub(crate) fn weight_gradient(
     let quads = comptime!(shape.quads());
     let numbers = comptime!(per_unit(&shape));
     let owned = comptime!(tiling.owned);
-    let padded = comptime!(shape.padded());
     let networks = comptime!(shape.networks());
     let network = CUBE_POS_X as usize / comptime!(tiling.groups(&shape));
     let group = CUBE_POS_X as usize % comptime!(tiling.groups(&shape));
@@ -116,18 +115,7 @@ pub(crate) fn weight_gradient(
     let mut staged = SharedMemory::<Quad>::new(comptime!(tiling.stage * event_quads(&shape)));
     let mut row = Array::<f32>::new(comptime!(4 * quads * owned));
     let mut sums = Array::<f32>::new(comptime!(numbers * owned));
-    #[unroll]
-    for u in 0..owned {
-        let unit = min(first_unit + comptime!(u * tiling.threads), comptime!(padded - 1));
-        #[unroll]
-        for q in 0..quads {
-            let four = weights[(network * padded + unit) * quads + q];
-            #[unroll]
-            for c in 0..4usize {
-                row[comptime!(4 * (u * quads + q) + c)] = four[c];
-            }
-        }
-    }
+    read_owned(weights, &mut row, network, first_unit, tiling, shape);
 
     let begin = ranges[CUBE_POS_Y as usize] as usize;
     let end = ranges[CUBE_POS_Y as usize + 1] as usize;
@@ -138,53 +126,135 @@ pub(crate) fn weight_gradient(
         for i in 0..comptime!(numbers * owned) {
             sums[i] = 0.0f32;
         }
-        let stages = (count + comptime!(tiling.stage - 1)) / comptime!(tiling.stage);
-        for s in 0..stages {
-            let from = start + s * comptime!(tiling.stage);
-            stage_events(
-                &mut staged,
-                inputs,
-                upstream,
-                first_input,
-                network * half,
-                from,
-                start + count,
-                n,
-                tiling,
-                shape,
-            );
-            let here = min(start + count - from, comptime!(tiling.stage));
-            for i in 0..here {
-                add_event(&staged, &row, &mut sums, i, tiling, shape);
+        sum_tile(
+            &mut staged,
+            &row,
+            &mut sums,
+            inputs,
+            upstream,
+            first_input,
+            network,
+            start,
+            count,
+            n,
+            tiling,
+            shape,
+        );
+        add_to_partials(
+            &sums, bounds, partials, flags, tile, begin, network, first_unit, tiling, shape,
+        );
+    }
+}
+
+/// Adds the gradients of the `count` events of a tile, starting at `start`, to `sums`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn sum_tile(
+    staged: &mut SharedMemory<Quad>,
+    row: &Array<f32>,
+    sums: &mut Array<f32>,
+    inputs: &Array<f32>,
+    upstream: &Array<f32>,
+    first_input: usize,
+    network: usize,
+    start: usize,
+    count: usize,
+    n: usize,
+    #[comptime] tiling: GradientTiling,
+    #[comptime] shape: KernelShape,
+) {
+    let half = comptime!(shape.half);
+    let stages = (count + comptime!(tiling.stage - 1)) / comptime!(tiling.stage);
+    for s in 0..stages {
+        let from = start + s * comptime!(tiling.stage);
+        stage_events(
+            staged,
+            inputs,
+            upstream,
+            first_input,
+            network * half,
+            from,
+            start + count,
+            n,
+            tiling,
+            shape,
+        );
+        let here = min(start + count - from, comptime!(tiling.stage));
+        for i in 0..here {
+            add_event(staged, row, sums, i, tiling, shape);
+        }
+    }
+}
+
+/// Reads the packed hidden units of this thread into `row`.
+#[cube]
+fn read_owned(
+    weights: &Array<Quad>,
+    row: &mut Array<f32>,
+    network: usize,
+    first_unit: usize,
+    #[comptime] tiling: GradientTiling,
+    #[comptime] shape: KernelShape,
+) {
+    let quads = comptime!(shape.quads());
+    let padded = comptime!(shape.padded());
+    #[unroll]
+    for u in 0..comptime!(tiling.owned) {
+        let unit = min(first_unit + comptime!(u * tiling.threads), comptime!(padded - 1));
+        #[unroll]
+        for q in 0..quads {
+            let four = weights[(network * padded + unit) * quads + q];
+            #[unroll]
+            for c in 0..4usize {
+                row[comptime!(4 * (u * quads + q) + c)] = four[c];
             }
         }
-        #[unroll]
-        for u in 0..owned {
-            let unit = first_unit + comptime!(u * tiling.threads);
-            if unit < padded {
-                #[unroll]
-                for k in 0..numbers {
-                    let value = sums[comptime!(u * numbers + k)];
-                    if !is_usable(value, bounds[tile]) {
-                        flags[tile] = 1u32;
-                    }
-                    let (low, high) = to_fixed(value);
-                    let place = ((CUBE_POS_Y as usize
-                        * comptime!(shape.blocks * shape.networks())
-                        + network)
-                        * numbers
-                        + k)
-                        * padded
-                        + unit;
-                    if tile == begin {
-                        partials[2 * place] = low;
-                        partials[2 * place + 1] = high;
-                    } else {
-                        let (low, high) =
-                            add_wide(low, high, partials[2 * place], partials[2 * place + 1]);
-                        partials[2 * place] = low;
-                        partials[2 * place + 1] = high;
-                    }
+    }
+}
+
+/// Rounds the sums of a tile and adds them to the partials of its range; the first tile of a range
+/// overwrites them.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn add_to_partials(
+    sums: &Array<f32>,
+    bounds: &Array<f32>,
+    partials: &mut Array<u32>,
+    flags: &mut Array<u32>,
+    tile: usize,
+    begin: usize,
+    network: usize,
+    first_unit: usize,
+    #[comptime] tiling: GradientTiling,
+    #[comptime] shape: KernelShape,
+) {
+    let numbers = comptime!(per_unit(&shape));
+    let padded = comptime!(shape.padded());
+    #[unroll]
+    for u in 0..comptime!(tiling.owned) {
+        let unit = first_unit + comptime!(u * tiling.threads);
+        if unit < padded {
+            #[unroll]
+            for k in 0..numbers {
+                let value = sums[comptime!(u * numbers + k)];
+                if !is_usable(value, bounds[tile]) {
+                    flags[tile] = 1u32;
+                }
+                let (low, high) = to_fixed(value);
+                let place = ((CUBE_POS_Y as usize * comptime!(shape.blocks * shape.networks())
+                    + network)
+                    * numbers
+                    + k)
+                    * padded
+                    + unit;
+                if tile == begin {
+                    partials[2 * place] = low;
+                    partials[2 * place + 1] = high;
+                } else {
+                    let (low, high) =
+                        add_wide(low, high, partials[2 * place], partials[2 * place + 1]);
+                    partials[2 * place] = low;
+                    partials[2 * place + 1] = high;
                 }
             }
         }

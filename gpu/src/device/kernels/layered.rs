@@ -5,7 +5,6 @@
 //! the shape of a tile does not change a bit.
 
 use super::fixed::{add_wide, is_usable, to_fixed};
-use super::math::{exp, tanh};
 use cubecl::prelude::*;
 
 /// Matrix product of a layer y = W x + b, W (outputs, inputs), for n events.
@@ -113,34 +112,82 @@ pub(crate) fn layer(
     }
     for k in range_stepped(0usize, terms, comptime!(tiling.depth)) {
         sync_cube();
-        for i in range_stepped(
-            UNIT_POS as usize,
-            comptime!(tiling.depth * tiling.edge()),
-            comptime!(tiling.threads()),
-        ) {
-            let term = k + i / edge;
-            let row = top + i % edge;
-            let event = first + i % edge;
-            let mut w = 0.0f32;
-            let mut v = 0.0f32;
-            if term < terms {
-                if row < rows {
-                    if comptime!(forward) {
-                        w = params[weight + row * inputs + term];
-                    } else {
-                        w = params[weight + term * inputs + row];
-                    }
-                }
-                if event < n {
-                    v = from[term * n + event];
-                }
-            }
-            a[i] = w;
-            b[i] = v;
-        }
+        stage_terms(
+            params, from, &mut a, &mut b, weight, inputs, outputs, n, k, top, first, forward,
+            tiling,
+        );
         sync_cube();
         multiply(&a, &b, &mut sums, tiling);
     }
+    store_product(&sums, x, out, top, first, down, across, rows, n, product, tiling);
+}
+
+/// Copies `depth` terms of a product, starting at term `k`, into shared memory: weights of the rows
+/// from `top`, and values of the events from `first`. Terms outside the matrix are zeros.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn stage_terms(
+    params: &Array<f32>,
+    from: &Array<f32>,
+    a: &mut SharedMemory<f32>,
+    b: &mut SharedMemory<f32>,
+    weight: usize,
+    inputs: usize,
+    outputs: usize,
+    n: usize,
+    k: usize,
+    top: usize,
+    first: usize,
+    #[comptime] forward: bool,
+    #[comptime] tiling: GemmTiling,
+) {
+    let edge = comptime!(tiling.edge());
+    let rows = if comptime!(forward) { outputs } else { inputs };
+    let terms = if comptime!(forward) { inputs } else { outputs };
+    for i in range_stepped(
+        UNIT_POS as usize,
+        comptime!(tiling.depth * tiling.edge()),
+        comptime!(tiling.threads()),
+    ) {
+        let term = k + i / edge;
+        let row = top + i % edge;
+        let event = first + i % edge;
+        let mut w = 0.0f32;
+        let mut v = 0.0f32;
+        if term < terms {
+            if row < rows {
+                if comptime!(forward) {
+                    w = params[weight + row * inputs + term];
+                } else {
+                    w = params[weight + term * inputs + row];
+                }
+            }
+            if event < n {
+                v = from[term * n + event];
+            }
+        }
+        a[i] = w;
+        b[i] = v;
+    }
+}
+
+/// Applies the rectification of a product, and stores it.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn store_product(
+    sums: &Array<f32>,
+    x: &Array<f32>,
+    out: &mut Array<f32>,
+    top: usize,
+    first: usize,
+    down: usize,
+    across: usize,
+    rows: usize,
+    n: usize,
+    #[comptime] product: Product,
+    #[comptime] tiling: GemmTiling,
+) {
+    let (side, each) = comptime!((tiling.side, tiling.each));
     #[unroll]
     for i in 0..each {
         let row = top + down + comptime!(i * side);
@@ -184,7 +231,7 @@ pub(crate) fn layer_gradient(
     n: u32,
     #[comptime] tiling: GemmTiling,
 ) {
-    let (side, each) = comptime!((tiling.side, tiling.each));
+    let side = comptime!(tiling.side);
     let edge = comptime!(tiling.edge());
     let (inputs, outputs, n) = (inputs as usize, outputs as usize, n as usize);
     let mut a = SharedMemory::<f32>::new(comptime!(tiling.depth * tiling.edge()));
@@ -205,295 +252,126 @@ pub(crate) fn layer_gradient(
         }
         for from in range_stepped(start, stop, comptime!(tiling.depth)) {
             sync_cube();
-            for i in range_stepped(
-                UNIT_POS as usize,
-                comptime!(tiling.depth * tiling.edge()),
-                comptime!(tiling.threads()),
-            ) {
-                // Neighbouring threads of a cube read neighbouring events.
-                let k = i % comptime!(tiling.depth);
-                let line = i / comptime!(tiling.depth);
-                let event = from + k;
-                let (row, column) = (top + line, first + line);
-                let mut up = 0.0f32;
-                let mut value = 0.0f32;
-                if event < stop {
-                    if row < outputs {
-                        up = g[row * n + event];
-                    }
-                    if column < inputs {
-                        value = x[column * n + event];
-                    } else if column == inputs {
-                        value = 1.0f32;
-                    }
-                }
-                a[k * edge + line] = up;
-                b[k * edge + line] = value;
-            }
+            stage_events(g, x, &mut a, &mut b, inputs, outputs, n, from, stop, top, first, tiling);
             sync_cube();
             multiply(&a, &b, &mut sums, tiling);
         }
+        add_to_partials(
+            &sums,
+            bounds,
+            partials,
+            flags,
+            tile,
+            begin,
+            weight as usize,
+            inputs,
+            outputs,
+            parameters as usize,
+            top,
+            first,
+            down,
+            across,
+            tiling,
+        );
+    }
+}
+
+/// Copies `depth` events of a tile, starting at `from`, into shared memory: gradients of the
+/// outputs from `top`, and inputs from `first` with a 1 for the bias. Events from `stop` on are
+/// zeros.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn stage_events(
+    g: &Array<f32>,
+    x: &Array<f32>,
+    a: &mut SharedMemory<f32>,
+    b: &mut SharedMemory<f32>,
+    inputs: usize,
+    outputs: usize,
+    n: usize,
+    from: usize,
+    stop: usize,
+    top: usize,
+    first: usize,
+    #[comptime] tiling: GemmTiling,
+) {
+    let edge = comptime!(tiling.edge());
+    for i in range_stepped(
+        UNIT_POS as usize,
+        comptime!(tiling.depth * tiling.edge()),
+        comptime!(tiling.threads()),
+    ) {
+        // Neighbouring threads of a cube read neighbouring events.
+        let k = i % comptime!(tiling.depth);
+        let line = i / comptime!(tiling.depth);
+        let event = from + k;
+        let (row, column) = (top + line, first + line);
+        let mut up = 0.0f32;
+        let mut value = 0.0f32;
+        if event < stop {
+            if row < outputs {
+                up = g[row * n + event];
+            }
+            if column < inputs {
+                value = x[column * n + event];
+            } else if column == inputs {
+                value = 1.0f32;
+            }
+        }
+        a[k * edge + line] = up;
+        b[k * edge + line] = value;
+    }
+}
+
+/// Rounds the sums of a tile and adds them to the partials of its range; the first tile of a range
+/// overwrites them.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn add_to_partials(
+    sums: &Array<f32>,
+    bounds: &Array<f32>,
+    partials: &mut Array<u32>,
+    flags: &mut Array<u32>,
+    tile: usize,
+    begin: usize,
+    weight: usize,
+    inputs: usize,
+    outputs: usize,
+    parameters: usize,
+    top: usize,
+    first: usize,
+    down: usize,
+    across: usize,
+    #[comptime] tiling: GemmTiling,
+) {
+    let (side, each) = comptime!((tiling.side, tiling.each));
+    #[unroll]
+    for i in 0..each {
+        let row = top + down + comptime!(i * side);
         #[unroll]
-        for i in 0..each {
-            let row = top + down + comptime!(i * side);
-            #[unroll]
-            for j in 0..each {
-                let column = first + across + comptime!(j * side);
-                if row < outputs {
-                    if column <= inputs {
-                        let value = sums[comptime!(i * each + j)];
-                        if !is_usable(value, bounds[tile]) {
-                            flags[tile] = 1u32;
-                        }
-                        let (low, high) = to_fixed(value);
-                        let of_weight = weight as usize + row * inputs + column;
-                        let of_bias = weight as usize + inputs * outputs + row;
-                        let parameter = select(column < inputs, of_weight, of_bias);
-                        let place = 2 * (CUBE_POS_Z as usize * parameters as usize + parameter);
-                        if tile == begin {
-                            partials[place] = low;
-                            partials[place + 1] = high;
-                        } else {
-                            let (low, high) =
-                                add_wide(low, high, partials[place], partials[place + 1]);
-                            partials[place] = low;
-                            partials[place + 1] = high;
-                        }
+        for j in 0..each {
+            let column = first + across + comptime!(j * side);
+            if row < outputs {
+                if column <= inputs {
+                    let value = sums[comptime!(i * each + j)];
+                    if !is_usable(value, bounds[tile]) {
+                        flags[tile] = 1u32;
+                    }
+                    let (low, high) = to_fixed(value);
+                    let of_weight = weight + row * inputs + column;
+                    let of_bias = weight + inputs * outputs + row;
+                    let parameter = select(column < inputs, of_weight, of_bias);
+                    let place = 2 * (CUBE_POS_Z as usize * parameters + parameter);
+                    if tile == begin {
+                        partials[place] = low;
+                        partials[place + 1] = high;
+                    } else {
+                        let (low, high) = add_wide(low, high, partials[place], partials[place + 1]);
+                        partials[place] = low;
+                        partials[place + 1] = high;
                     }
                 }
             }
-        }
-    }
-}
-
-/// Transposes rows (n, features) into columns (features, n).
-#[cube(launch_unchecked)]
-pub(crate) fn to_columns(
-    rows: &Array<f32>,
-    columns: &mut Array<f32>,
-    n: u32,
-    #[comptime] features: usize,
-) {
-    let event = ABSOLUTE_POS;
-    if event < n as usize {
-        #[unroll]
-        for d in 0..features {
-            columns[d * n as usize + event] = rows[event * features + d];
-        }
-    }
-}
-
-/// Transposes columns (features, n) into rows (n, features).
-#[cube(launch_unchecked)]
-pub(crate) fn to_rows(
-    columns: &Array<f32>,
-    rows: &mut Array<f32>,
-    n: u32,
-    #[comptime] features: usize,
-) {
-    let event = ABSOLUTE_POS;
-    if event < n as usize {
-        #[unroll]
-        for d in 0..features {
-            rows[event * features + d] = columns[d * n as usize + event];
-        }
-    }
-}
-
-/// Copies the conditioning features of block `block` into `conditioner` (count, n), from the
-/// columns of `inputs` (columns, n) starting at `first`. `halves` (blocks, features) has the
-/// conditioning features of each block, then the transformed ones.
-#[cube(launch_unchecked)]
-pub(crate) fn take_conditioner(
-    inputs: &Array<f32>,
-    halves: &Array<u32>,
-    conditioner: &mut Array<f32>,
-    first: u32,
-    block: u32,
-    count: u32,
-    n: u32,
-    #[comptime] features: usize,
-) {
-    let (n, at) = (n as usize, ABSOLUTE_POS);
-    if at < n {
-        for k in 0..count as usize {
-            let feature = halves[block as usize * features + k] as usize;
-            conditioner[k * n + at] = inputs[(first as usize + feature) * n + at];
-        }
-    }
-}
-
-/// Applies one block: computes the next `inputs` from those of `block` and the networks' outputs
-/// (transformed, n). s goes to `scales` (blocks, features, n), Σ s is added to `log_det`.
-#[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn couple(
-    inputs: &mut Array<f32>,
-    halves: &Array<u32>,
-    sigma: &Array<f32>,
-    shift: &Array<f32>,
-    scales: &mut Array<f32>,
-    log_det: &mut Array<f32>,
-    block: u32,
-    count: u32,
-    n: u32,
-    clamp: f32,
-    #[comptime] features: usize,
-    #[comptime] affine: bool,
-) {
-    let (n, at, block) = (n as usize, ABSOLUTE_POS, block as usize);
-    if at < n {
-        let mut sum = 0.0f32;
-        if block > 0 {
-            sum = log_det[at];
-        }
-        for k in 0..count as usize {
-            let feature = halves[block * features + k] as usize;
-            inputs[((block + 1) * features + feature) * n + at] =
-                inputs[(block * features + feature) * n + at];
-        }
-        for k in 0..features - count as usize {
-            let feature = halves[block * features + count as usize + k] as usize;
-            let x = inputs[(block * features + feature) * n + at];
-            let mut y = x + shift[k * n + at];
-            if comptime!(affine) {
-                let s = clamp * tanh(sigma[k * n + at] / clamp);
-                y = fma(x, exp(s), shift[k * n + at]);
-                scales[(block * features + k) * n + at] = s;
-                sum += s;
-            }
-            inputs[((block + 1) * features + feature) * n + at] = y;
-        }
-        log_det[at] = sum;
-    }
-}
-
-/// Inverts one block: replaces `state` (features, n) after the block by the state before it.
-#[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn uncouple(
-    state: &mut Array<f32>,
-    halves: &Array<u32>,
-    sigma: &Array<f32>,
-    shift: &Array<f32>,
-    block: u32,
-    count: u32,
-    n: u32,
-    clamp: f32,
-    #[comptime] features: usize,
-    #[comptime] affine: bool,
-) {
-    let (n, at, block) = (n as usize, ABSOLUTE_POS, block as usize);
-    if at < n {
-        for k in 0..features - count as usize {
-            let feature = halves[block * features + count as usize + k] as usize;
-            let mut x = state[feature * n + at] - shift[k * n + at];
-            if comptime!(affine) {
-                x *= exp(-(clamp * tanh(sigma[k * n + at] / clamp)));
-            }
-            state[feature * n + at] = x;
-        }
-    }
-}
-
-/// Computes log p from the latent, which is the last of `inputs`, and `log_det` (n).
-#[cube(launch_unchecked)]
-pub(crate) fn density(
-    inputs: &Array<f32>,
-    log_det: &Array<f32>,
-    log_prob: &mut Array<f32>,
-    n: u32,
-    #[comptime] features: usize,
-    #[comptime] blocks: usize,
-) {
-    let (n, at) = (n as usize, ABSOLUTE_POS);
-    if at < n {
-        let mut tiling = 0.0f32;
-        #[unroll]
-        for d in 0..features {
-            let z = inputs[comptime!(blocks * features + d) * n + at];
-            tiling = fma(z, z, tiling);
-        }
-        let normal = comptime!(features as f32 * 0.918_938_5f32);
-        log_prob[at] = log_det[at] - 0.5f32 * tiling - normal;
-    }
-}
-
-/// Computes ∂(weight · −log p)/∂z = weight · z into `gradient` (features, n).
-#[cube(launch_unchecked)]
-pub(crate) fn density_backward(
-    inputs: &Array<f32>,
-    loss_weights: &Array<f32>,
-    gradient: &mut Array<f32>,
-    n: u32,
-    #[comptime] features: usize,
-    #[comptime] blocks: usize,
-) {
-    let (n, at) = (n as usize, ABSOLUTE_POS);
-    if at < n {
-        #[unroll]
-        for d in 0..features {
-            let z = inputs[comptime!(blocks * features + d) * n + at];
-            gradient[d * n + at] = loss_weights[at] * z;
-        }
-    }
-}
-
-/// Applies one block backwards: computes the gradients of the networks' outputs (transformed, n),
-/// and `gradient` (features, n) of the block's transformed inputs.
-#[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn couple_backward(
-    inputs: &Array<f32>,
-    halves: &Array<u32>,
-    scales: &Array<f32>,
-    loss_weights: &Array<f32>,
-    gradient: &mut Array<f32>,
-    of_sigma: &mut Array<f32>,
-    of_shift: &mut Array<f32>,
-    block: u32,
-    count: u32,
-    n: u32,
-    clamp: f32,
-    #[comptime] features: usize,
-    #[comptime] affine: bool,
-) {
-    let (n, at, block) = (n as usize, ABSOLUTE_POS, block as usize);
-    if at < n {
-        for k in 0..features - count as usize {
-            let feature = halves[block * features + count as usize + k] as usize;
-            let g = gradient[feature * n + at];
-            of_shift[k * n + at] = g;
-            if comptime!(affine) {
-                let s = scales[(block * features + k) * n + at];
-                let scale = exp(s);
-                let x = inputs[(block * features + feature) * n + at];
-                // The same order of operations as in the fused kernel.
-                let of_s = fma(g * x, scale, -loss_weights[at]);
-                let ratio = s / clamp;
-                of_sigma[k * n + at] = of_s * fma(-ratio, ratio, 1.0f32);
-                gradient[feature * n + at] = g * scale;
-            }
-        }
-    }
-}
-
-/// Adds `of_conditioner` (count, n) to the `gradient` of the conditioning features.
-#[cube(launch_unchecked)]
-pub(crate) fn add_conditioner(
-    of_conditioner: &Array<f32>,
-    halves: &Array<u32>,
-    gradient: &mut Array<f32>,
-    block: u32,
-    count: u32,
-    n: u32,
-    #[comptime] features: usize,
-) {
-    let (n, at) = (n as usize, ABSOLUTE_POS);
-    if at < n {
-        for k in 0..count as usize {
-            let feature = halves[block as usize * features + k] as usize;
-            gradient[feature * n + at] += of_conditioner[k * n + at];
         }
     }
 }

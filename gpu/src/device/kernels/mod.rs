@@ -5,8 +5,10 @@
 #![allow(clippy::collapsible_if, clippy::trivially_copy_pass_by_ref)]
 #![allow(clippy::approx_constant, clippy::float_cmp)]
 
+pub(crate) mod columns;
 pub(crate) mod fixed;
 pub(crate) mod flow;
+pub(crate) mod flow_backward;
 pub(crate) mod gradient;
 pub(crate) mod layered;
 pub(crate) mod math;

@@ -143,9 +143,9 @@ pub(crate) fn network(
     }
 }
 
-/// Adds the gradient of network `index` with respect to its inputs to `gradient` (2·P per event,
-/// the P numbers starting at `first`): Σ_units w · 1[unit active] · (v · upstream), for inputs `x`
-/// (events, P) and upstream gradients of the outputs (events, P).
+/// Adds the gradient of network `index` with respect to its inputs to `gradient` (2·P per event, the
+/// P numbers starting at `first`): Σ_units w · 1[unit active] · (v · upstream). The inputs are `x`
+/// (events, P); `upstream` has the gradients of the outputs (events, P).
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn network_backward(
