@@ -123,6 +123,6 @@ fn outputs_of_other_settings_are_refused() {
     let outcome =
         run(&mut program(&arguments!["score", "-m", &trained.model, "-o", &linked, &archive]));
     assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("a link stands"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("a link in the place of a folder"), "{}", outcome.stderr);
     assert_eq!(std::fs::read_dir(&outside).expect("a folder").count(), 0);
 }
