@@ -24,6 +24,10 @@ pub const KEYS: [&str; 10] = [
     "row_hash",
 ];
 
+/// Largest share of repeated rows that is not refused: different events of rounded values can be
+/// equal (0.6 % of MAGIC's public table).
+pub const MOST_REPEATED: f64 = 0.02;
+
 /// Values of the column `class`.
 pub const GAMMA: i8 = 1;
 pub const HADRON: i8 = 0;
