@@ -476,3 +476,23 @@ fn conflicting_options_are_refused_before_work() {
         assert!(!output.exists(), "{set}");
     }
 }
+
+#[test]
+fn points_and_cuts_without_meaning_are_refused() {
+    let (trained, folder) = (trained(), folder());
+    let point = |name: &str, threshold: f64| format!("{{name=\"{name}\",threshold={threshold:?}}}");
+    let twice = format!("score.working_points=[{},{}]", point("a", -5.0), point("a", -9.0));
+    for (set, expected) in [
+        (twice.as_str(), "different names"),
+        ("score.quality.size={min=5,max=1}", "min below max"),
+        ("score.quality.size={min=5,max=5}", "min below max"),
+        ("score.quality.size={}", "min, max or both"),
+    ] {
+        let output = folder.path().join("scores");
+        let outcome =
+            run(&mut program(&score(&trained.model, &output, &trained.gamma, &["--set", set])));
+        assert_eq!(outcome.code, Some(USAGE), "{set}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(expected), "{set}: {}", outcome.stderr);
+        assert!(!output.exists(), "{set}");
+    }
+}

@@ -8,7 +8,7 @@ use crate::support::{
 use std::collections::BTreeMap;
 use std::path::Path;
 use taiga_flow::comm::SingleRank;
-use taiga_flow::config::{self, Hardware, SeasonSettings};
+use taiga_flow::config::{self, Class, Hardware, SeasonSettings};
 use taiga_flow::data::images::{ImageBlock, ImageFile, camera_file};
 use taiga_flow::data::schema::expression::Expression;
 use taiga_flow::data::{Schema, text};
@@ -21,6 +21,7 @@ use taiga_flow::train::state::TrainState;
 use taiga_flow_gpu::random::Stream;
 
 const INPUT: i32 = 3;
+const PARTIAL: i32 = 4;
 
 #[test]
 fn damaged_model_file_never_loads_silently() {
@@ -374,4 +375,43 @@ fn fuzz_expression() {
             assert_eq!(value.to_bits(), again.to_bits());
         }
     });
+}
+
+/// Writes a copy of an event file in which the object header of one column is damaged.
+fn with_damaged_header(events: &Path, copy: &Path, column: &str) {
+    let whole = std::fs::read(events).expect("an event file");
+    let opens = |name: &str| {
+        let file = hdf5::File::open(copy).expect("a file");
+        file.dataset(&format!("events/{name}")).is_ok()
+    };
+    let headers = whole.windows(4).enumerate().filter(|(_, bytes)| bytes == b"OHDR");
+    for (at, _) in headers {
+        let mut damaged = whole.clone();
+        damaged[at + 20] ^= 0xff;
+        std::fs::write(copy, damaged).expect("a copy");
+        let is_open = std::panic::catch_unwind(|| (opens(column), opens("size")));
+        if is_open.is_ok_and(|(own, other)| !own && (other || column == "size")) {
+            return;
+        }
+    }
+    panic!("no header of {column}");
+}
+
+#[test]
+fn key_with_a_damaged_header_fails_its_file() {
+    let folder = folder();
+    let input = folder.path().join("archive");
+    let good = simulated(input.join("good.h5"), Class::Hadron, 300, seed());
+    for column in ["event_id", "run_id", "class", "skewness"] {
+        let bad = input.join(format!("{column}.h5"));
+        with_damaged_header(&good, &bad, column);
+        let output = folder.path().join(column);
+        let score = arguments!["score", "-m", &trained().model, "-o", &output, &good, &bad];
+        let outcome = run(&mut program(&score));
+        assert_eq!(outcome.code, Some(PARTIAL), "{column}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(&format!("events/{column}")), "{}", outcome.stderr);
+        assert!(output.join("good.h5").exists() && !output.join(format!("{column}.h5")).exists());
+        let checked = run(&mut program(&arguments!["check", &bad]));
+        assert_eq!(checked.code, Some(INPUT), "{column}: {}", checked.stdout);
+    }
 }

@@ -320,3 +320,111 @@ fn table_without_a_last_line_end_is_warned_of() {
         assert_eq!(warnings, expected, "{}", outcome.stderr);
     }
 }
+
+#[test]
+fn tables_with_rows_of_another_are_refused() {
+    let folder = folder();
+    let place = |name: &str, table: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, table).expect("a table");
+        path
+    };
+    let converted = |inputs: [&PathBuf; 2], name: &str| {
+        let output = folder.path().join(name);
+        let mut command = program(&arguments!["convert", "-o", &output]);
+        let outcome = run(command.args(inputs));
+        assert_eq!(output.exists(), outcome.code == Some(0), "{}", outcome.stderr);
+        outcome
+    };
+    let rows = |numbers: std::ops::Range<u32>| -> String {
+        let row =
+            |i| format!("{}.5,16.0021,2.6449,0.3918,0.1982,27.7,22.0,-8.2,40.0,81.8,g\n", 30 + i);
+        numbers.map(row).collect()
+    };
+    let plain = place("plain.data", &rows(0..100));
+    let crlf = place("crlf.data", &rows(0..100).replace('\n', "\r\n"));
+    let half = place("half.data", &rows(0..50));
+    let other = place("other.data", &rows(99..199));
+    for (second, code, text) in [
+        (&crlf, 3, "crlf.data: rows of an earlier table"),
+        (&half, 3, "100.00 % of its rows have the row_hash of a row in"),
+        (&other, 0, "1.00 % of its rows have the row_hash of a row in"),
+    ] {
+        let outcome = converted([&plain, second], &format!("magic-{code}.h5"));
+        assert_eq!(outcome.code, Some(code), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+    }
+    let table = std::fs::read_to_string(data("taiga-experiment.csv")).expect("a table");
+    let first = place("a/151123.01_x.csv", &table);
+    let second = place("b/151123.01_y.csv", &(table.clone() + "\n"));
+    let outcome = converted([&first, &second], "experiment.h5");
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("have the run, event_id, unix_time_ns"), "{}", outcome.stderr);
+    // The same events of another run are other events.
+    let second = place("b/151123.02_y.csv", &(table + "\n"));
+    let outcome = converted([&first, &second], "runs.h5");
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+}
+
+/// Writes names into a dataset of a group, or an attribute of a dataset.
+fn names_as_texts(names: &[&str]) -> Vec<hdf5::types::VarLenUnicode> {
+    names.iter().map(|name| name.parse().expect("a text")).collect()
+}
+
+#[test]
+fn matrix_with_a_duplicate_name_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("matrix.h5");
+    for (last, is_refused) in [("con2", false), ("size", true)] {
+        let file = hdf5::File::create(&path).expect("a file");
+        let shape = (20, 6);
+        let matrix = file.new_dataset::<f64>().shape(shape).create("m").expect("a matrix");
+        matrix.write_raw(&[1.5; 120]).expect("values");
+        let names = names_as_texts(&["size", "width", "length", "alpha", "dist", last]);
+        let attribute = matrix.new_attr_builder().with_data(&names).create("columns");
+        drop((attribute.expect("names"), matrix, file));
+        let schema = Schema::detect(&path).expect("a schema");
+        let opened = Table::open(&path, &schema);
+        assert_eq!(opened.is_err(), is_refused, "{:?}", opened.err());
+        let Err(error) = opened else { continue };
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        let parts = ["matrix.h5", "two columns of one name", "size"];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+}
+
+#[test]
+fn pandas_frame_without_a_block_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("frame.h5");
+    let opened = |change: &dyn Fn(&hdf5::Group, usize)| -> Vec<String> {
+        let blocks = (0..).take_while(|i| {
+            std::fs::copy(data("pandas-fixed.h5"), &path).expect("a copy");
+            let file = hdf5::File::open_rw(&path).expect("a file");
+            let name = file.member_names().expect("names").remove(0);
+            let group = file.group(&name).expect("a frame");
+            let exists = group.link_exists(&format!("block{i}_values"));
+            if exists {
+                change(&group, *i);
+            }
+            exists
+        });
+        let opened = blocks.map(|_| {
+            let opened = Schema::detect(&path).and_then(|schema| Table::open(&path, &schema));
+            opened.map_or_else(|error| error.to_string(), |_| "accepted".to_string())
+        });
+        opened.collect()
+    };
+    let whole = opened(&|_, _| {});
+    assert!(whole.len() > 1 && whole.iter().all(|text| text == "accepted"), "{whole:?}");
+    let without = opened(&|group, block| {
+        for part in ["items", "values"] {
+            group.unlink(&format!("block{block}_{part}")).expect("removed");
+        }
+    });
+    assert!(without.iter().all(|text| text.contains("frame.h5")), "{without:?}");
+    let named = without.iter().any(|text| text.contains("a block of the pandas frame is missing"));
+    assert!(named, "{without:?}");
+}

@@ -433,3 +433,36 @@ fn telescopes_of_a_run_are_in_one_fold() {
     let (model, _) = season.train(&configuration, "mixed", &[]);
     assert_eq!(card(&model).training.off_source.expect("a record").run, "run_id");
 }
+
+#[test]
+fn file_without_the_key_of_used_runs_is_refused() {
+    let season = Season::new();
+    let keyless = season.path("keyless.h5");
+    std::fs::copy(&season.files[3], &keyless).expect("a copy");
+    let empty = season.path("empty.h5");
+    Events::read(&keyless).chosen(&[]).write(&empty);
+    for (number, path) in season.files.iter().enumerate() {
+        let mut events = Events::read(path);
+        let rows = events.rows();
+        events.keys.push(("run".to_string(), vec![1000 + number as i64; rows]));
+        std::fs::remove_file(path).expect("removed");
+        events.write(path);
+    }
+    let (model, _) = season.train(&season.configuration(""), "runs", &[]);
+    assert_eq!(card(&model).training.off_source.expect("a record").run, "run");
+    let score = |name: &str, input: &Path, more: &[&str]| {
+        let output = season.path(name);
+        run(program(&arguments!["score", "-m", &model, "-o", &output, input]).args(more))
+    };
+    for (name, more) in [("plain", &[][..]), ("own", &["--own-runs"])] {
+        let outcome = score(name, &keyless, more);
+        assert_eq!(outcome.code, Some(3), "{more:?}: {}", outcome.stderr);
+        let parts = ["keyless.h5", "lacks the key of the runs", "run"];
+        assert!(parts.iter().all(|part| outcome.stderr.contains(part)), "{}", outcome.stderr);
+    }
+    // Simulated gammas have no run, and a file without rows has no event of a run.
+    for (name, input) in [("gammas", &season.gamma), ("none", &empty)] {
+        let outcome = score(name, input, &[]);
+        assert_eq!(outcome.code, Some(0), "{name}: {}", outcome.stderr);
+    }
+}

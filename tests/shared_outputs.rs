@@ -687,3 +687,32 @@ fn names_with_control_characters_are_escaped() {
     let messages = outcome.stderr.split_once('\n').map_or("", |(_, rest)| rest);
     assert!(!messages.contains('\x1b'), "{messages:?}");
 }
+
+#[test]
+fn output_folder_with_inputs_is_refused() {
+    let archive = Archive::new(4);
+    let events = archive.at("archive");
+    let score = |output: &Path| {
+        run(&mut program(&arguments!["score", "-m", &trained().model, "-o", output, &events]))
+    };
+    let before = tree(&events);
+    let outcome = score(&events.join("night-0"));
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    let expected = ["contains an input", "night-0/run-0.h5", "choose a separate output folder"];
+    assert!(expected.iter().all(|part| outcome.stderr.contains(part)), "{}", outcome.stderr);
+    assert_eq!(tree(&events), before);
+    // Outputs below the folder of the inputs are no inputs.
+    for _ in 0..2 {
+        let outcome = score(&events.join("scores"));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    }
+    assert!(events.join("scores/night-1/run-2.h5").exists());
+    let images = archive.at("images");
+    for (name, number) in [("night-0/a.h5", 1), ("night-1/b.h5", 2)] {
+        simulated_images(&images.join(name), "gamma", 20, number);
+    }
+    let output = images.join("night-1");
+    let outcome = run(&mut program(&arguments!["extract", "-o", &output, &images]));
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("night-1/b.h5"), "{}", outcome.stderr);
+}

@@ -211,8 +211,24 @@ impl Score {
         let allowed = points <= MAX_WORKING_POINTS;
         check("number of score.working_points", points, allowed, "at most 8")?;
         self.working_points.iter().try_for_each(WorkingPoint::validate)?;
+        for (i, point) in self.working_points.iter().enumerate() {
+            let is_new = self.working_points[..i].iter().all(|other| other.name != point.name);
+            check("name in score.working_points", &point.name, is_new, "different names")?;
+        }
+        self.validate_quality()
+    }
+
+    /// Checks the number of quality cuts and their bounds.
+    fn validate_quality(&self) -> Result<()> {
         let cuts = self.quality.len();
-        check("number of score.quality", cuts, cuts <= MAX_QUALITY_CUTS, "at most 32")
+        check("number of score.quality", cuts, cuts <= MAX_QUALITY_CUTS, "at most 32")?;
+        for (name, cut) in &self.quality {
+            let name = format!("score.quality.{name}");
+            let has_bound = cut.min.is_some() || cut.max.is_some();
+            check(&name, "no bounds", has_bound, "min, max or both")?;
+            cut.validate(&name)?;
+        }
+        Ok(())
     }
 
     /// Checks the columns one by one.

@@ -1,7 +1,25 @@
 //! Checks of the configuration that need no file.
 
-use super::{BinnedThresholdConfig, Config, CutBound, Transform};
+use super::{BinnedThresholdConfig, Config, Cut, CutBound, Transform};
 use crate::error::{Error, Fault, Result};
+
+impl Cut {
+    /// Checks the bounds of the cut with the key `name` as far as they are numbers.
+    pub(super) fn validate(&self, name: &str) -> Result<()> {
+        for (end, bound) in [("min", &self.min), ("max", &self.max)] {
+            if let Some(CutBound::Number(bound)) = bound {
+                // Every comparison with NaN is false: no row would remain.
+                check(&format!("{name}.{end}"), bound, !bound.is_nan(), "a number")?;
+            }
+        }
+        match (&self.min, &self.max) {
+            (Some(CutBound::Number(min)), Some(CutBound::Number(max))) => {
+                check(name, format!("min {min}, max {max}"), min < max, "min below max")
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 impl Config {
     /// Runs the checks that need no file.
@@ -75,17 +93,7 @@ impl Config {
 
     fn validate_cuts(&self) -> Result<()> {
         for (name, cut) in &self.cuts {
-            for (end, bound) in [("min", &cut.min), ("max", &cut.max)] {
-                if let Some(CutBound::Number(bound)) = bound {
-                    // Every comparison with NaN is false: no row would remain.
-                    check(&format!("cuts.{name}.{end}"), bound, !bound.is_nan(), "a number")?;
-                }
-            }
-            if let (Some(CutBound::Number(min)), Some(CutBound::Number(max))) = (&cut.min, &cut.max)
-            {
-                let found = format!("min {min}, max {max}");
-                check(&format!("cuts.{name}"), found, min < max, "min below max")?;
-            }
+            cut.validate(&format!("cuts.{name}"))?;
         }
         Ok(())
     }

@@ -6,6 +6,8 @@
 
 use super::catalog::{self, Encode};
 use super::failures::Failure;
+use super::output::extraction::MANIFEST;
+use super::output::ledger;
 use crate::comm::wire::{Decoder, Encoder};
 use crate::comm::{Communicator, Work, gather_values};
 use crate::data::files::list;
@@ -205,6 +207,7 @@ fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
 /// Lists the files with the names of their outputs; refuses a file that is listed twice.
 fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<ListedInput>> {
     let (placed, mut unusable) = places(inputs, output, root)?;
+    refuse_inputs_below(&placed, output)?;
     let inputs: Vec<PathBuf> = placed.iter().map(|job| job.input.clone()).collect();
     let mut jobs = Vec::with_capacity(placed.len());
     for (job, bytes) in placed.into_iter().zip(list::lengths(&inputs)?) {
@@ -219,6 +222,25 @@ fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Li
     refuse_collisions(&jobs)?;
     let unusable = unusable.into_iter().map(ListedInput::Unusable);
     Ok(jobs.into_iter().map(ListedInput::Job).chain(unusable).collect())
+}
+
+/// Refuses inputs below a new output folder: the next start could not tell them from outputs. The
+/// protection of inputs refuses one that its own output would replace.
+fn refuse_inputs_below(jobs: &[Job], output: &Path) -> Result<()> {
+    let begun = [ledger::FOLDER, MANIFEST].iter().any(|name| output.join(name).exists());
+    let Ok(folder) = output.canonicalize() else { return Ok(()) };
+    let is_below = |job: &&Job| {
+        let input = job.input.canonicalize().unwrap_or_default();
+        input.strip_prefix(&folder).is_ok_and(|place| place != Path::new(&job.name))
+    };
+    match jobs.iter().find(is_below).filter(|_| !begun) {
+        None => Ok(()),
+        Some(job) => Err(Fault::new("the output folder contains an input of the same command")
+            .file(&job.input)
+            .expected(format!("inputs outside of {}", output.display()))
+            .advice("choose a separate output folder; it may be below the folder of the inputs")
+            .usage()),
+    }
 }
 
 /// Lists the files with the names of their outputs, and the files whose names are not UTF-8.

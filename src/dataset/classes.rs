@@ -12,6 +12,7 @@ use crate::config::{Class, Transform};
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::schema::features::Moments;
 use crate::data::selection::{Selection, SelectionOutcome, Which};
+pub use crate::data::table::events::MOST_REPEATED;
 use crate::data::table::{Block, InputFile, Request};
 use crate::error::{Error, Fault, Result};
 
@@ -76,10 +77,6 @@ pub(crate) fn refuse_constant(
         other => other,
     })
 }
-
-/// Largest share of repeated rows of a class that is not reported: different events of rounded
-/// values can be equal (0.6 % of MAGIC's public table).
-pub(crate) const MOST_REPEATED: f64 = 0.02;
 
 /// Compares the rows of a class with each other and with those of the classes before. Returns a
 /// warning if rows of the class repeat. A collective.

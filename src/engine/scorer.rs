@@ -267,6 +267,9 @@ pub fn check_units(card: &Card, table: &Table) -> Result<()> {
 /// Returns the first row, and its run, of a run that the model was trained on. Scores of the
 /// model's own training hadrons are biased. Simulated gammas have no such run. `progress` is called
 /// with the number of rows read so far.
+///
+/// # Errors
+/// `Input` if the file lacks the key of the run and has other rows than gammas; those of reading.
 pub fn used_run(
     card: &Card,
     file: &mut InputFile,
@@ -295,7 +298,7 @@ fn find_run(
     let Some(off) = &card.training.off_source else { return Ok(None) };
     let table = file.table();
     if !table.key_names().contains(&off.run.as_str()) {
-        return Ok(None);
+        return refuse_without_run(off, file, progress).map(|()| None);
     }
     let class = table.has_class();
     let request = Request { keys: vec![off.run.clone()], class, ..Request::default() };
@@ -312,6 +315,40 @@ fn find_run(
         }
     }
     Ok(None)
+}
+
+/// Refuses a file without the key of the run, unless all of its rows are gammas.
+fn refuse_without_run(
+    off: &OffSourceCard,
+    file: &mut InputFile,
+    progress: impl Fn(u64),
+) -> Result<()> {
+    let request = Request { class: file.table().has_class(), ..Request::default() };
+    let mut block = Block::default();
+    let (rows, mut other) = (file.rows(), (file.rows() > 0).then_some(0u64));
+    if request.class {
+        let mut reader = file.reader(&request)?;
+        other = None;
+        for start in (0..rows).step_by(ROWS_READ) {
+            progress(start);
+            reader.read(start..(start + ROWS_READ as u64).min(rows), &mut block)?;
+            let mut classes = block.class.iter().flatten();
+            let found = classes.position(|class| *class != Class::Gamma.code());
+            if let Some(row) = found {
+                other = Some(start + row as u64);
+                break;
+            }
+        }
+    }
+    let Some(row) = other else { return Ok(()) };
+    Err(Fault::new("the file lacks the key of the runs that the model was trained on")
+        .file(file.path())
+        .row(row)
+        .column(&off.run)
+        .expected("a run of each event that is not a simulated gamma (class 1)")
+        .found("no such key")
+        .advice("convert or extract the file again with its run; give simulated gammas a class")
+        .input())
 }
 
 /// Returns an error if the file has events of a run that the model was trained on.

@@ -181,6 +181,18 @@ pub(super) fn present<T>(path: &Path, name: &str, found: hdf5::Result<T>) -> Res
     unless_system(found.map_err(|error| read_fault(path, name, &error)))
 }
 
+/// Returns whether an object of a group can be read as far as its type: a group or a named type, or
+/// a dataset whose type and shape are readable. Links without a target are not.
+pub(super) fn is_readable(group: &hdf5::Group, name: &str) -> bool {
+    match group.loc_type_by_name(name) {
+        Ok(hdf5::LocationType::Dataset) => group
+            .dataset(name)
+            .is_ok_and(|dataset| dataset.dtype().is_ok() && dataset.get_shape().is_ok()),
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
 /// Returns a result; `None` for an error of the file.
 ///
 /// # Errors

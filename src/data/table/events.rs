@@ -24,6 +24,10 @@ pub(crate) const KEYS: [&str; 10] = [
     "row_hash",
 ];
 
+/// Largest share of repeated rows that is not refused: different events of rounded values can be
+/// equal (0.6 % of MAGIC's public table).
+pub const MOST_REPEATED: f64 = 0.02;
+
 /// Values of the column `class`.
 pub(crate) const GAMMA: i8 = 1;
 pub(crate) const HADRON: i8 = 0;

@@ -35,8 +35,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Columns that identify an observed event, and the column of its telescope.
-const OBSERVED_EVENT: [&str; 3] = ["run", "event_id", unix_time::COLUMN];
-const TELESCOPE: [&str; 1] = ["telescope_id"];
+pub(super) const OBSERVED_EVENT: [&str; 3] = ["run", "event_id", unix_time::COLUMN];
+pub(super) const TELESCOPE: [&str; 1] = ["telescope_id"];
 
 /// The contents of an event file, without its rows; holds no open file.
 #[derive(Debug, Clone)]
@@ -106,6 +106,7 @@ impl Table {
         };
         let mut names = BTreeSet::new();
         for layout in &layouts {
+            layout.check(path)?;
             table.add_part(layout, &mut names, false)?;
         }
         if let (true, Some(first)) = (table.parts.is_empty(), layouts.first()) {
@@ -130,7 +131,7 @@ impl Table {
     ) -> Result<()> {
         let mine = layout.names();
         let (quantities, keys) = if self.schema.open {
-            open_columns(&self.path, layout, &mine, &self.schema)
+            open_columns(&self.path, layout, &mine, &self.schema)?
         } else {
             known_columns(&mine, &self.schema)
         };
@@ -338,17 +339,20 @@ fn known_columns(
 }
 
 /// Returns the quantities and keys of an open schema: every numeric column under its own name.
+///
+/// # Errors
+/// `Input` for a column that cannot be opened: it may be a key.
 fn open_columns(
     path: &Path,
     layout: &TableLayout,
     names: &[String],
     schema: &Schema,
-) -> (BTreeMap<String, Quantity>, BTreeMap<String, String>) {
+) -> Result<(BTreeMap<String, Quantity>, BTreeMap<String, String>)> {
     let (mut quantities, mut keys) = known_columns(names, schema);
     let class = schema.class.as_ref().map(|class| &class.column);
     for name in names.iter().filter(|name| Some(*name) != class) {
         // Texts and images are not quantities.
-        let Ok(column) = layout.column(path, name) else { continue };
+        let Some(column) = layout.numeric_column(path, name)? else { continue };
         let named = events::KEYS.contains(&name.as_str())
             || schema.event.contains(name)
             || schema.shower.iter().flatten().any(|n| n == name);
@@ -363,7 +367,7 @@ fn open_columns(
         let quantity = Quantity { source, canonical: unit.clone(), unit, scale: 1.0, larger: None };
         quantities.entry(name.clone()).or_insert(quantity);
     }
-    (quantities, keys)
+    Ok((quantities, keys))
 }
 
 /// Returns the first names of a list, for messages.

@@ -4,7 +4,10 @@
 //! - Equal inputs give identical bytes.
 //! - One invalid row makes the whole conversion fail, and no output remains.
 //! - Implausible values are an error or a warning (`plausible`).
-//! - Memory is bounded by one chunk of rows.
+//! - Rows of an earlier table are an error if they are many, else a warning (`repeats`).
+//! - Memory is bounded by one chunk of rows and the keys of `repeats`.
+
+mod repeats;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,10 +23,11 @@ use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnW
 use crate::data::schema::plausible::ValueTally;
 use crate::data::schema::unix_time;
 use crate::data::schema::{Schema, Text};
-use crate::data::table::events;
+use crate::data::table::events::{self, MOST_REPEATED};
 use crate::data::text::{self, ParsedColumns, Placement, TextRows};
 use crate::error::{Fault, Result};
 use crate::hillas::MOST_DIFFERENT;
+use repeats::RepeatedRows;
 
 /// Options of a conversion.
 #[derive(Debug, Clone)]
@@ -75,7 +79,8 @@ impl fmt::Display for Summary {
 ///
 /// # Errors
 /// `Usage` for options that do not fit the tables or an existing output; `Input` for an invalid
-/// row, implausible values or two inputs with the same content. There is then no output.
+/// row, implausible values, two inputs with the same content or with many equal rows. There is then
+/// no output.
 pub fn run(options: &Options) -> Result<Summary> {
     OutputKind::Conversion.refuse_existing(&options.output, options.overwrite)?;
     let first = distinct_inputs(options)?;
@@ -165,6 +170,7 @@ struct Conversion<'a> {
     has_run: bool, // a key `run`
     gammas: u64,   // of all rows so far
     hadrons: u64,
+    repeats: RepeatedRows,
     known: BTreeMap<[u8; 32], &'a Path>, // tables with rows so far, by the hash of their content
 }
 
@@ -194,6 +200,7 @@ impl<'a> Conversion<'a> {
             has_run,
             gammas: 0,
             hadrons: 0,
+            repeats: RepeatedRows::new(&key_names(schema, text, has_run)),
             known: BTreeMap::new(),
         })
     }
@@ -234,6 +241,7 @@ impl<'a> Conversion<'a> {
         while rows.read(&mut columns)? {
             count += columns.rows as u64;
             tallies.iter_mut().zip(&columns.values).for_each(|(tally, x)| tally.add(x));
+            self.repeats.add(&columns.keys, columns.rows);
             self.append(&mut columns)?;
         }
         if count == 0 {
@@ -248,8 +256,33 @@ impl<'a> Conversion<'a> {
                 .input());
         }
         refuse_different(input, &rows)?;
+        self.check_repeats(input)?;
         self.check_tallies(input, &tallies)?;
         Ok(before)
+    }
+
+    /// Ends a table: refuses it if many of its rows are in an earlier table, and warns of few.
+    fn check_repeats(&mut self, input: &Path) -> Result<()> {
+        let counts = self.repeats.finish_table();
+        if counts.repeated == 0 {
+            return Ok(());
+        }
+        let found = format!(
+            "{:.2} % of its rows have the {} of a row in {}",
+            100.0 * counts.share(),
+            self.repeats.names(),
+            self.options.inputs[counts.first_table].display()
+        );
+        if counts.share() <= MOST_REPEATED {
+            self.warn(format!("{}: {found}: copies?", input.display()));
+            return Ok(());
+        }
+        Err(Fault::new("rows of an earlier table")
+            .file(input)
+            .expected(format!("at most {} % of equal rows", 100.0 * MOST_REPEATED))
+            .found(found)
+            .advice("give each table once, and remove rows that are in two tables")
+            .input())
     }
 
     /// Returns an error for a quantity that is wrong as a whole, and warns about other findings.
@@ -360,15 +393,19 @@ fn columns(
     has_class: bool,
     has_run: bool,
 ) -> Vec<ColumnSpec> {
-    let key = |name: &str| ColumnSpec::new(name, ColumnType::I64, None);
-    let hash = text.row_hash.then(|| key("row_hash"));
-    let run = text.run.is_some().then(|| key("run_id"));
-    let named = has_run.then(|| key("run"));
-    let copied = schema.copy.keys().map(|name| key(name));
+    let keys = key_names(schema, text, has_run);
+    let keys = keys.into_iter().map(|name| ColumnSpec::new(name, ColumnType::I64, None));
     let features =
         outputs.iter().map(|(name, unit)| ColumnSpec::new(name, ColumnType::F32, Some(unit)));
     let class = has_class.then(|| ColumnSpec::new("class", ColumnType::I8, None));
-    hash.into_iter().chain(run).chain(named).chain(copied).chain(features).chain(class).collect()
+    keys.chain(features).chain(class).collect()
+}
+
+/// Returns the names of the keys of the output, in the order of its columns.
+fn key_names(schema: &Schema, text: &Text, has_run: bool) -> Vec<String> {
+    let own = [("row_hash", text.row_hash), ("run_id", text.run.is_some()), ("run", has_run)];
+    let own = own.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name.to_string());
+    own.chain(schema.copy.keys().cloned()).collect()
 }
 
 #[cfg(test)]

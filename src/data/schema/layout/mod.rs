@@ -13,9 +13,11 @@ pub(crate) use search::find;
 use crate::data::hdf5;
 use crate::data::hdf5::compound::{self, Field};
 use crate::data::hdf5::numbers::StoredColumn;
+use crate::data::hdf5::types::numbers_of_type;
 use crate::error::{Fault, Result, did_you_mean};
 use ::hdf5::{Dataset, File, Group, LocationType};
 use attributes::{field_meta, pickled_names, text_list, texts};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Limit for the columns of a compound dataset or matrix.
@@ -40,6 +42,8 @@ pub(crate) struct TableLayout {
     pub name: String,
     pub kind: LayoutKind,
     columns: LayoutColumns,
+    /// A dataset that a pandas frame declares and lacks.
+    missing: Option<String>,
 }
 
 #[derive(Debug)]
@@ -113,6 +117,55 @@ impl TableLayout {
         }
     }
 
+    /// Opens a column; returns `None` if it is not numeric, such as a text, an image or a group.
+    ///
+    /// # Errors
+    /// `Input` if the column is damaged: a failed read says nothing about its type.
+    pub fn numeric_column(&self, path: &Path, name: &str) -> Result<Option<StoredColumn>> {
+        let is_numeric = match &self.columns {
+            LayoutColumns::Datasets { group, .. } => {
+                return match self.column(path, name) {
+                    Err(error) if hdf5::is_readable(group, name) => hdf5::unless_system(Err(error)),
+                    found => found.map(Some),
+                };
+            }
+            LayoutColumns::Record { columns, .. } => {
+                let column = columns.iter().find(|column| column.name == name);
+                column.is_none_or(|column| column.field.numbers.is_ok())
+            }
+            LayoutColumns::Matrices(matrices) => {
+                let matrix = matrices.iter().find(|m| m.names.iter().any(|known| known == name));
+                matrix.is_none_or(|matrix| {
+                    matrix.dataset.dtype().map_or(true, |t| numbers_of_type(&t).is_some())
+                })
+            }
+        };
+        if is_numeric { self.column(path, name).map(Some) } else { Ok(None) }
+    }
+
+    /// Refuses a table of which a block is missing, or with two columns of one name.
+    ///
+    /// # Errors
+    /// `Input`, with the block or the name.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        let fault = |what: &str| Fault::new(what).file(path).dataset(&self.name);
+        if let Some(block) = &self.missing {
+            return Err(fault("a block of the pandas frame is missing")
+                .expected(format!("a dataset '{block}', as the attribute nblocks says"))
+                .advice("the file is damaged, or was changed: copy or write it again")
+                .input());
+        }
+        let mut seen = BTreeSet::new();
+        match self.names().into_iter().find(|name| !name.is_empty() && !seen.insert(name.clone())) {
+            None => Ok(()),
+            Some(name) => Err(fault("two columns of one name")
+                .column(name)
+                .expected("every name once")
+                .advice("which column is the quantity is unknown: rename or remove one of them")
+                .input()),
+        }
+    }
+
     /// Returns the error of a missing column, with the most similar name.
     fn missing(&self, path: &Path, name: &str) -> crate::error::Error {
         let names = self.names();
@@ -141,13 +194,14 @@ fn of_dataset(path: &Path, place: &str, dataset: &Dataset) -> Result<TableLayout
     if compound::is_record(dataset) {
         let columns = record_columns(path, place, dataset)?;
         let columns = LayoutColumns::Record { dataset: dataset.clone(), columns };
-        return Ok(TableLayout { name, kind: LayoutKind::Compound, columns });
+        return Ok(TableLayout { name, kind: LayoutKind::Compound, columns, missing: None });
     }
     if let Some(matrix) = matrix(dataset, None) {
         return Ok(TableLayout {
             name,
             kind: LayoutKind::Matrix,
             columns: LayoutColumns::Matrices(vec![matrix]),
+            missing: None,
         });
     }
     Err(Fault::new("dataset is not a table")
@@ -171,11 +225,13 @@ fn of_group(path: &Path, place: &str, group: Group) -> Result<TableLayout> {
                 name,
                 kind: LayoutKind::Pandas,
                 columns: LayoutColumns::Record { dataset, columns },
+                missing: None,
             });
         }
         Some("frame") => {
             let columns = LayoutColumns::Matrices(pandas_blocks(path, place, &group)?);
-            return Ok(TableLayout { name, kind: LayoutKind::Pandas, columns });
+            let missing = missing_block(path, place, &group)?;
+            return Ok(TableLayout { name, kind: LayoutKind::Pandas, columns, missing });
         }
         Some(other) => {
             return Err(Fault::new("not a pandas table")
@@ -194,10 +250,11 @@ fn of_group(path: &Path, place: &str, group: Group) -> Result<TableLayout> {
             name,
             kind: LayoutKind::Matrix,
             columns: LayoutColumns::Matrices(matrices),
+            missing: None,
         });
     }
     let columns = LayoutColumns::Datasets { group, names };
-    Ok(TableLayout { name, kind: LayoutKind::Columns, columns })
+    Ok(TableLayout { name, kind: LayoutKind::Columns, columns, missing: None })
 }
 
 /// Returns the matrices of a group that have column names.
@@ -205,12 +262,22 @@ fn matrices_of(path: &Path, group: &Group, names: &[String]) -> Result<Vec<Matri
     let open = |name: &String| hdf5::present(path, name, group.dataset(name));
     let shared = NAMES.iter().find_map(|name| names.iter().find(|known| known == name));
     let shared = shared.map(open).transpose()?.flatten().and_then(|dataset| texts(&dataset));
-    let mut matrices = Vec::new();
+    let (mut matrices, mut unreadable) = (Vec::new(), None);
     for name in names {
-        let dataset = open(name)?;
-        matrices.extend(dataset.and_then(|dataset| matrix(&dataset, shared.as_deref())));
+        match open(name)? {
+            Some(dataset) => matrices.extend(matrix(&dataset, shared.as_deref())),
+            None if !hdf5::is_readable(group, name) => unreadable = unreadable.or(Some(name)),
+            None => {}
+        }
     }
-    Ok(matrices)
+    match unreadable.filter(|_| !matrices.is_empty()) {
+        // It may be another matrix of the table.
+        Some(name) => match group.dataset(name) {
+            Err(error) => Err(hdf5::read_fault(path, name, &error)),
+            Ok(_) => Ok(matrices),
+        },
+        None => Ok(matrices),
+    }
 }
 
 /// Returns a dataset (rows, columns) with as many names as columns. The names are in an attribute
@@ -289,4 +356,14 @@ fn pandas_blocks(path: &Path, place: &str, group: &Group) -> Result<Vec<MatrixDa
             .input());
     }
     Ok(matrices)
+}
+
+/// Returns a dataset of the blocks that a frame declares (`nblocks`) and the group lacks.
+fn missing_block(path: &Path, place: &str, group: &Group) -> Result<Option<String>> {
+    let names = group.member_names().map_err(|error| hdf5::read_fault(path, place, &error))?;
+    let blocks = hdf5::integer_attribute(group, "nblocks").unwrap_or(0);
+    let blocks = 0..blocks.min(MOST_COLUMNS as i64);
+    let mut declared =
+        blocks.flat_map(|i| ["items", "values"].map(|part| format!("block{i}_{part}")));
+    Ok(declared.find(|name| !names.contains(name)))
 }
