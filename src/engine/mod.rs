@@ -22,7 +22,7 @@ pub use interface::{Batch, Engine};
 pub use optimiser::update;
 pub use positions::{AssumedPositions, ImageColumns, OF_POSITION, PositionColumns};
 pub use preparation::{Preparation, Prepared};
-pub use resources::{RankResources, use_threads};
+pub use resources::{RankResources, most_threads, use_threads};
 pub use scorer::{ExtraOutputs, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
 pub use simd::Isa;
 pub use start::start;

@@ -23,7 +23,10 @@ mod staged;
 
 pub use identity::FolderIdentity;
 pub use lines::{AppendFile, NoteFile};
-pub use operations::{create_folder, disk_fault, needing, refuse_existing, remove_file};
+pub use operations::{
+    create_folder, disk_fault, needing, refuse_existing, refuse_no_folder, refuse_not_utf8,
+    remove_file,
+};
 pub use process_tag::{ProcessTag, remove_dead_parts, remove_dead_parts_below};
 pub use staged::{Staged, StagedFile};
 
