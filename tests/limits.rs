@@ -171,3 +171,40 @@ fn hangup_stops_after_checkpoint_unless_ignored() {
     signal(training.id(), libc::SIGTERM);
     assert_eq!(training.wait().code(), Some(STOPPED));
 }
+
+#[test]
+fn too_many_threads_are_refused_with_the_range() {
+    let (folder, trained) = (folder(), trained());
+    let output = folder.path().join("out");
+    let (gamma, hadron) = (&trained.gamma, &trained.hadron);
+    let train = arguments!["train", "-c", &trained.configuration, "-o", &output];
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = (16 * cores).max(1024);
+    for command in [
+        &train[..],
+        &arguments!["score", "-m", &trained.model, "-o", &output, gamma],
+        &arguments!["extract", "-o", &output, gamma],
+        &arguments!["anomalies", "-o", &output, gamma],
+        &arguments![
+            "evaluate",
+            "-m",
+            &trained.model,
+            "-o",
+            &output,
+            "--gamma",
+            gamma,
+            "--hadron",
+            hadron
+        ],
+        &arguments!["sweep", "-c", &trained.configuration, "-o", &output, "--leave-one-out"],
+    ] {
+        let outcome = run(program(command).args(["--threads", "100000"]));
+        assert_eq!(outcome.code, Some(2), "{command:?}: {}", outcome.stderr);
+        let text = format!("100000 is not in 0..={most}");
+        assert!(outcome.stderr.contains(&text), "{command:?}: {}", outcome.stderr);
+    }
+    let outcome = run(program(&train).args(["--set", "run.threads=100000"]));
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("0 to {most}")), "{}", outcome.stderr);
+    assert!(!output.exists());
+}

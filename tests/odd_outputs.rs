@@ -1,8 +1,9 @@
-//! An output whose name belongs to a pipe, socket, folder or link: only regular files are
-//! replaced.
+//! An output whose name belongs to a pipe, socket, folder or link, or cannot be an output: only
+//! regular files are replaced.
 
 use crate::support::{arguments, folder, hash, program, run, simulated, succeed, trained};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -193,4 +194,61 @@ fn season_replaces_only_pages_and_its_own_json() {
     let outcome = run(&mut program(&season));
     assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
     succeed(program(&season).arg("--overwrite"));
+}
+
+#[test]
+fn root_that_is_a_file_is_refused() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let (events, images) = (simulated(at("events.h5"), Class::Gamma, 30, 1), at("images.h5"));
+    crate::support::simulated_images(&images, "gamma", 20, 1);
+    let model = &trained().model;
+    let score = arguments!["score", "-m", model, "-o", at("out"), "--root", &events, &events];
+    let extract = arguments!["extract", "-o", at("out"), "--root", &images, &images];
+    for command in [&score[..], &extract] {
+        for more in [&[][..], &["--overwrite"]] {
+            let outcome = run(program(command).args(more));
+            assert_eq!(outcome.code, Some(USAGE), "{command:?}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains("--root: not a folder"), "{}", outcome.stderr);
+            assert!(!at("out.h5").exists() && !at("out").exists(), "{command:?}");
+        }
+    }
+}
+
+#[test]
+fn output_that_cannot_be_a_folder_is_refused() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("file"), "x").expect("a file");
+    symlink("nowhere", at("link")).expect("a link");
+    std::fs::create_dir(at("inputs")).expect("a folder");
+    let train = |output: &Path| {
+        let (configuration, name) = (&trained().configuration, output.join("model.safetensors"));
+        (arguments!["train", "-c", configuration, "-o", output].to_vec(), name)
+    };
+    let places = [at("file"), at("file/below"), at("link"), PathBuf::from("/dev/null")];
+    for output in places {
+        let all = commands(&at("inputs"), &output).into_iter().chain([train(&output)]);
+        // Other commands write one file.
+        let writes_folder = |(command, path): &(Vec<OsString>, PathBuf)| {
+            !command.contains(&path.as_os_str().to_os_string())
+        };
+        for (command, _) in all.filter(writes_folder) {
+            let outcome = run(&mut program(&command));
+            assert_eq!(outcome.code, Some(USAGE), "{command:?}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains("is not a folder"), "{}", outcome.stderr);
+        }
+    }
+    assert_eq!(std::fs::read(at("file")).expect("a file"), b"x");
+    assert!(at("link").is_symlink() && !at("nowhere").exists());
+    let name = |more: &[u8]| folder.path().join(OsStr::from_bytes(&[b"o\xff", more].concat()));
+    for (command, _) in commands(&at("inputs"), &name(b"")) {
+        let writes_hdf5 = ["simulate", "convert", "score", "extract", "anomalies"];
+        if writes_hdf5.iter().any(|name| command[0] == *name) {
+            let outcome = run(&mut program(&command));
+            assert_eq!(outcome.code, Some(USAGE), "{command:?}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains("is not UTF-8"), "{}", outcome.stderr);
+            assert!(!name(b"").exists(), "{command:?}");
+        }
+    }
 }

@@ -178,3 +178,55 @@ fn run_folder_is_refused_as_an_output() {
     std::fs::remove_file(whole.join("metrics.jsonl")).expect("metrics");
     assert_eq!(wrong(&whole).0, ["metrics.jsonl", "gamma.h5"]);
 }
+
+#[test]
+fn lost_provenance_keeps_the_run() {
+    let case = Case::new(1500, SHORT);
+    let whole = case.at("run");
+    succeed(&mut program(&case.train(&whole, &[])));
+    let model = std::fs::read(whole.join("model.safetensors")).expect("a model");
+    let lose = |path: &Path| {
+        std::fs::remove_file(path.join("provenance.json")).expect("the provenance");
+    };
+    let contents = |path: &Path| {
+        let mut all = tree(path);
+        all.retain(|name, _| !name.starts_with('.') && name != "report.html");
+        all
+    };
+    let lost = copied(&whole, "lost");
+    lose(&lost);
+    let before = contents(&lost);
+    let nowhere = format!("data.gamma=[{:?}]", case.at("nowhere.h5").display().to_string());
+    let refused: [(&[&str], i32); 4] = [
+        (&["--set", "train.seed=77"], 2),
+        (&["--resume", "never"], 2),
+        (&["--set", &nowhere], INPUT),
+        (&["--set", &nowhere, "--overwrite"], INPUT),
+    ];
+    let train = |path: &Path, more: &[&str], code: i32| {
+        let outcome = run(&mut program(&case.train(path, more)));
+        assert_eq!(outcome.code, Some(code), "{more:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("provenance.json is missing"), "{}", outcome.stderr);
+    };
+    for (more, code) in refused {
+        train(&lost, more, code);
+        assert_eq!(contents(&lost), before, "{more:?}");
+    }
+    train(&lost, &[], 0);
+    assert_eq!(contents(&lost), before);
+    train(&lost, &["--overwrite", "--set", "train.seed=77"], 0);
+    assert_eq!(wrong(&lost).0, [""; 0]);
+    assert_ne!(std::fs::read(lost.join("model.safetensors")).expect("a model"), model);
+    // The same for an unfinished run, which is then resumed.
+    let stopped = case.at("stopped");
+    assert_eq!(run(&mut program(&case.train(&stopped, &["--stop-after", "0s"]))).code, Some(75));
+    lose(&stopped);
+    let before = contents(&stopped);
+    for (more, code) in refused {
+        train(&stopped, more, code);
+        assert_eq!(contents(&stopped), before, "{more:?}");
+    }
+    train(&stopped, &[], 0);
+    assert_eq!(std::fs::read(stopped.join("model.safetensors")).expect("a model"), model);
+    assert_eq!(wrong(&stopped).0, [""; 0]);
+}

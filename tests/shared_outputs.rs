@@ -716,3 +716,79 @@ fn output_folder_with_inputs_is_refused() {
     assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("night-1/b.h5"), "{}", outcome.stderr);
 }
+
+/// Returns the hashes of all files of a folder, also of its ledger.
+fn everything(folder: &Path) -> BTreeMap<String, String> {
+    let ledger = tree(&folder.join("ledger")).into_iter();
+    let ledger = ledger.map(|(name, hash)| (format!("ledger/{name}"), hash));
+    tree(folder).into_iter().chain(ledger).collect()
+}
+
+#[test]
+fn outputs_of_another_command_are_refused() {
+    let archive = Archive::new(2);
+    let (events, images) = (archive.at("archive"), archive.at("images"));
+    std::fs::create_dir(&images).expect("a folder");
+    simulated_images(&images.join("image.h5"), "gamma", 40, 1);
+    let (scores, extracted) = (archive.at("scores"), archive.at("extracted"));
+    let extract = |output: &Path| Vec::from(arguments!["extract", "-q", "-o", output, &images]);
+    let score = |output: &Path| Archive::score(output, &events, &[]);
+    succeed(&mut program(&score(&scores)));
+    succeed(&mut program(&extract(&extracted)));
+    for (folder, command) in [(&scores, extract(&scores)), (&extracted, score(&extracted))] {
+        // The ledger shows the kind of the outputs if the manifest is lost.
+        for name in ["nothing", "manifest.json"] {
+            if name == "manifest.json" {
+                std::fs::remove_file(folder.join(name)).expect("a manifest");
+            }
+            let before = everything(folder);
+            for more in [&[][..], &["--overwrite"]] {
+                let outcome = run(program(&command).args(more));
+                assert_eq!(outcome.code, Some(2), "{name} {command:?}: {}", outcome.stderr);
+                let text = "outputs of a different command";
+                assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+                assert_eq!(everything(folder), before, "{name} {command:?}");
+            }
+        }
+    }
+    // The own command goes on.
+    succeed(program(&score(&scores)).arg("--overwrite"));
+    succeed(program(&extract(&extracted)).arg("--overwrite"));
+}
+
+#[test]
+fn ledger_counts_where_the_manifest_is_lost() {
+    let archive = Archive::new(4);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    succeed(&mut program(&Archive::score(&output, &input, &[])));
+    let case = Case::new(1500, "[train]\nepochs = 2\nbatch = 512\n");
+    succeed(&mut program(&case.train(&case.at("run"), &["-q"])));
+    let other = case.at("run/model.safetensors");
+    let one = input.join("night-1/run-3.h5");
+    let score = |model: &Path, more: &[&str]| {
+        let root = arguments!["score", "-q", "--overwrite", "-m", model, "-o", &output, "--root"];
+        run(program(&root).arg(&input).arg(&one).args(more))
+    };
+    let own = trained().model.clone();
+    for is_empty in [false, true] {
+        let manifest = output.join("manifest.json");
+        if is_empty {
+            std::fs::write(&manifest, "").expect("a manifest");
+        } else {
+            std::fs::remove_file(&manifest).expect("a manifest");
+        }
+        let before = everything(&output);
+        let settings = ["--set", "score.positions=2"];
+        let csv = ["--format", "csv"];
+        for (model, more) in [(&other, &[][..]), (&own, &settings[..]), (&own, &csv[..])] {
+            let outcome = score(model, more);
+            assert_eq!(outcome.code, Some(2), "{more:?}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains("holds other files"), "{}", outcome.stderr);
+            assert_eq!(everything(&output), before, "{more:?}");
+        }
+        let outcome = score(&own, &[]);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        assert_eq!(listed(&output), names(0..4));
+        assert_eq!(verified(&output).code, Some(0));
+    }
+}

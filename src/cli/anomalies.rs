@@ -1,5 +1,6 @@
 //! Arguments of `anomalies`.
 
+use super::device::parse_threads;
 use super::extract::CleaningArguments;
 use crate::engine;
 use crate::error::{Fault, Result};
@@ -28,7 +29,7 @@ pub struct Arguments {
     #[command(flatten)]
     cleaning: CleaningArguments,
     /// Threads [default: all cores]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_threads)]
     threads: Option<usize>,
 }
 

@@ -1,6 +1,7 @@
 //! Options for device, threads and watchdog.
 
 use crate::config::{Config, EngineChoice, Hardware, Run};
+use crate::engine::most_threads;
 use clap::Args;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ pub(crate) struct DeviceArguments {
     #[arg(long, value_enum)]
     engine: Option<EngineChoice>,
     /// Threads per rank [default: the cores of the node divided by its ranks]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_threads)]
     threads: Option<usize>,
     /// End the job within this time if a rank dies, hangs or is stopped; 0: never [default: that of
     /// the configuration, else 10m]
@@ -56,6 +57,17 @@ impl DeviceArguments {
 pub(super) fn watchdog(given: Option<Duration>, mut run: Run) -> Option<Duration> {
     run.watchdog_seconds = given.map_or(run.watchdog_seconds, |time| time.as_secs_f64());
     run.watchdog()
+}
+
+/// Parses a number of threads per rank.
+pub(super) fn parse_threads(text: &str) -> std::result::Result<usize, String> {
+    let threads: usize =
+        text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    let most = most_threads();
+    if threads > most {
+        return Err(format!("{threads} is not in 0..={most}"));
+    }
+    Ok(threads)
 }
 
 /// Parses a time such as `90s`, `30m`, `12h`, or plain seconds.

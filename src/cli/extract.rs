@@ -1,6 +1,6 @@
 //! Arguments of `extract`.
 
-use super::device::{parse_duration, watchdog};
+use super::device::{parse_duration, parse_threads, watchdog};
 use crate::comm::{Communicator, StopFlag};
 use crate::config::{Class, Run};
 use crate::dataset::failures::{partial, total};
@@ -49,7 +49,7 @@ pub struct Arguments {
     #[arg(long)]
     forget_missing: bool,
     /// Threads per rank [default: the cores of the node divided by its ranks]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_threads)]
     threads: Option<usize>,
     /// End the job within this time if a rank dies, hangs or is stopped; 0: never [default: 10m]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]

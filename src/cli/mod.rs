@@ -32,6 +32,7 @@ use crate::error::Result;
 use crate::report;
 use crate::simulate as simulation;
 use crate::storage::lock::OutputLock;
+use crate::storage::{refuse_no_folder, refuse_not_utf8};
 use crate::train::run::run_folder::refuse_run;
 use clap::{CommandFactory, Parser, Subcommand};
 use device::watchdog;
@@ -156,6 +157,7 @@ impl Cli {
     /// # Errors
     /// The error of the command, shared by all ranks if it may differ between them.
     pub fn run(&self, comm: &dyn Communicator) -> Result<()> {
+        sync_result(comm, if is_root(comm) { self.refuse_no_output() } else { Ok(()) })?;
         sync_result(comm, self.protect_inputs())?;
         sync_result(comm, self.output_folder().map_or(Ok(()), refuse_run))?;
         let _lock = sync_result(comm, if is_root(comm) { self.lock() } else { Ok(None) })?;
@@ -260,6 +262,26 @@ impl Cli {
             Command::Compare(arguments) => arguments.output.as_deref(),
             Command::Evaluate(arguments) => Some(&arguments.output),
             _ => None,
+        }
+    }
+
+    /// Refuses an output that no command can write: a file in the place of a folder, or a name that
+    /// is not UTF-8 for a file of HDF5.
+    fn refuse_no_output(&self) -> Result<()> {
+        let folder = match &self.command {
+            Command::Init { folder } | Command::Completions { folder } => Some(folder.as_path()),
+            Command::Train(arguments) => Some(arguments.output.as_path()),
+            Command::Sweep(arguments) => Some(arguments.output.as_path()),
+            _ => self.output_folder(),
+        };
+        folder.map_or(Ok(()), refuse_no_folder)?;
+        match &self.command {
+            Command::Score(score::Arguments { output, .. })
+            | Command::Extract(extract::Arguments { output, .. })
+            | Command::Anomalies(anomalies::Arguments { output, .. })
+            | Command::Simulate(simulate::Arguments { output, .. })
+            | Command::Convert(convert::Arguments { output, .. }) => refuse_not_utf8(output),
+            _ => Ok(()),
         }
     }
 

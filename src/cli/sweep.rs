@@ -39,7 +39,7 @@ pub struct Arguments {
     config: PathBuf,
     /// Folder of the runs and of the table
     #[arg(short, long)]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Values of a key: train.learning_rate=1e-3,3e-3 (repeat for a grid)
     #[arg(long, required_unless_present = "leave_one_out", value_name = "KEY=A,B,…")]
     grid: Vec<String>,

@@ -26,7 +26,7 @@ pub struct Arguments {
     config: PathBuf,
     /// Run folder
     #[arg(short, long)]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Override a key of the configuration: train.epochs=5
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,

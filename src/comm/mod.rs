@@ -28,7 +28,7 @@ pub use threads::Threads;
 pub(crate) use watchdog::heartbeats::{
     FOLDER as HEARTBEAT_FOLDER, RankStatus, Work, read_heartbeats,
 };
-pub(crate) use watchdog::{ReadingOf, Watched, watch, watch_reading};
+pub(crate) use watchdog::{ReadingOf, watch, watch_reading};
 
 use crate::error::{Error, Fault, Result};
 

@@ -19,7 +19,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
-use super::Communicator;
 use crate::error::{Error, Fault, Result};
 
 /// A launcher and a scheduler may both send the first signal: only one that comes later than this
@@ -100,7 +99,8 @@ impl StopFlag {
         Ok(stop)
     }
 
-    /// Requests a stop as a signal would: for time limits of this program, and tests.
+    /// Requests a stop as a signal would.
+    #[cfg(test)]
     pub(crate) fn raise(&self, reason: StopReason) {
         self.raised[reason as usize].store(true, Ordering::SeqCst);
     }
@@ -129,16 +129,6 @@ impl StopFlag {
     /// Returns one word per [`StopReason`], 1 if it was raised on this rank.
     pub(crate) fn counts(&self) -> [i64; StopReason::ALL.len()] {
         self.raised.each_ref().map(|raised| i64::from(raised.load(Ordering::SeqCst)))
-    }
-
-    /// Returns the reason requested of any rank, the same on every rank. A collective.
-    ///
-    /// # Errors
-    /// That of the collective.
-    pub(crate) fn agreed(&self, comm: &dyn Communicator) -> Result<Option<StopReason>> {
-        let mut counts = self.counts();
-        comm.all_reduce_sum(&mut counts)?;
-        Ok(StopReason::from_counts(&counts))
     }
 }
 
@@ -200,28 +190,6 @@ fn cannot_watch(reason: StopReason, error: &std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::Threads;
-
-    #[test]
-    fn request_to_one_rank_stops_all() {
-        let answers = Threads::run(4, |comm| {
-            let stop = StopFlag::default();
-            if comm.rank() == 2 {
-                stop.raise(StopReason::User1);
-            }
-            stop.agreed(comm)
-        });
-        for answer in answers {
-            assert_eq!(answer.unwrap(), Some(StopReason::User1));
-        }
-    }
-
-    #[test]
-    fn no_request_stops_no_rank() {
-        for answer in Threads::run(3, |comm| StopFlag::default().agreed(comm)) {
-            assert_eq!(answer.unwrap(), None);
-        }
-    }
 
     #[test]
     fn interrupt_takes_precedence_over_signal() {

@@ -14,5 +14,4 @@ pub mod text;
 
 pub use schema::Schema;
 pub use schema::columns::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
-pub(crate) use schema::expression::Expression;
 pub use table::{Block, InputFile, Request, Table, TableReader};

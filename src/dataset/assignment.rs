@@ -206,6 +206,12 @@ fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
 
 /// Lists the files with the names of their outputs; refuses a file that is listed twice.
 fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<ListedInput>> {
+    if let Some(root) = root.filter(|root| !root.as_os_str().is_empty() && !root.is_dir()) {
+        return Err(Fault::new("--root: not a folder")
+            .file(root)
+            .expected("a folder above the inputs")
+            .usage());
+    }
     let (placed, mut unusable) = places(inputs, output, root)?;
     refuse_inputs_below(&placed, output)?;
     let inputs: Vec<PathBuf> = placed.iter().map(|job| job.input.clone()).collect();
@@ -298,6 +304,9 @@ pub(crate) fn output_name(
     let Ok(relative) = input.strip_prefix(base) else { return escape("a path outside of it") };
     if !relative.components().all(|c| matches!(c, Component::Normal(_))) {
         return escape("a path with '..'");
+    }
+    if relative.file_name().is_none() {
+        return escape("the same path, which leaves no name");
     }
     let name = relative.with_extension("h5");
     let names = name.to_str().zip(relative.to_str());

@@ -7,7 +7,7 @@ pub(crate) use super::event_rows::EventRows;
 pub use super::gathered::Gathered;
 pub(crate) use super::opened_source::OpenedSource;
 use super::opened_source::Viewed;
-pub(crate) use super::opened_source::{class_of, names_of, open, open_columns, part};
+pub(crate) use super::opened_source::{class_of, names_of, open_columns, part};
 pub(crate) use super::row_counts::{RowCounts, check_budget};
 use super::sketch::{self, Sketches};
 use super::source::{RowUse, Source, request};

@@ -18,10 +18,6 @@ impl Gathered {
         self.places.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
     pub(crate) fn weights(&self) -> Option<&[f32]> {
         (!self.weights.is_empty()).then_some(&self.weights)
     }

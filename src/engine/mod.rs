@@ -7,9 +7,9 @@
 pub mod cpu;
 #[cfg(feature = "gpu")]
 mod cube;
-mod fixed;
+pub(crate) mod fixed;
 mod interface;
-mod optimiser;
+pub(crate) mod optimiser;
 mod positions;
 mod preparation;
 mod resources;
@@ -17,12 +17,11 @@ mod scorer;
 mod simd;
 mod start;
 
-pub(crate) use fixed::{FIXED_ONE, FixedSum};
+pub(crate) use fixed::FixedSum;
 pub use interface::{Batch, Engine};
-pub(crate) use optimiser::update;
 pub(crate) use positions::{AssumedPositions, ImageColumns, OF_POSITION, PositionColumns};
 pub(crate) use preparation::{Preparation, Prepared};
-pub use resources::{RankResources, use_threads};
+pub use resources::{RankResources, most_threads, use_threads};
 pub use scorer::{
     ExtraOutputs, Scored, Scorer, check_units, is_of_other_fold, refuse_used_runs, score, used_run,
 };

@@ -22,8 +22,9 @@ impl RankResources {
     /// cores has already divided them.
     ///
     /// # Errors
-    /// Environment error if the allowed cores cannot be read.
+    /// Environment error if the allowed cores cannot be read; usage error for too many threads.
     pub fn new(comm: &dyn Communicator, hardware: Hardware) -> Result<RankResources> {
+        sync_result(comm, refuse_many(hardware.threads))?;
         // Configured threads need no count of cores.
         let cores = if hardware.threads > 0 { Ok(String::new()) } else { allowed_cores() };
         let mine = [host(), sync_result(comm, cores)?].join("\n");
@@ -51,6 +52,30 @@ impl RankResources {
         let hardware = Hardware { engine: EngineChoice::Cpu, threads, share_devices: false };
         RankResources { hardware, threads, local_rank: 0, local_size: 1, is_reporting: false }
     }
+}
+
+/// Smallest limit of the threads of a rank.
+const THREADS: usize = 1024;
+/// Largest number of threads per core, where that is more than `THREADS`.
+const THREADS_PER_CORE: usize = 16;
+
+/// Returns the largest number of threads of a rank on this host. A system with far more threads than
+/// cores does not progress.
+pub fn most_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    THREADS.max(THREADS_PER_CORE * cores)
+}
+
+fn refuse_many(threads: usize) -> Result<()> {
+    let most = most_threads();
+    if threads <= most {
+        return Ok(());
+    }
+    Err(Fault::new("too many threads per rank")
+        .expected(format!("0 to {most}"))
+        .found(threads)
+        .advice("give --threads, or the key run.threads")
+        .usage())
 }
 
 /// Sets the number of threads for work outside engines (reading, ordering events).

@@ -51,6 +51,8 @@ fn complete() -> bool {
 }
 
 impl ListedFile for ExtractedFile {
+    const ROWS_KEY: &str = "images";
+
     fn output(&self) -> &str {
         &self.output
     }

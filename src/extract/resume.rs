@@ -15,6 +15,7 @@ use crate::data::files::stamp::{self, Stamp};
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
 use crate::dataset::failures::Failure;
 use crate::dataset::output::earlier::{has_recorded_length, refuse_other_settings};
+use crate::dataset::output::extraction::FORMAT;
 use crate::dataset::output::ledger::{self, Entries, LedgerEntry};
 use crate::error::{Error, Fault, Result};
 use crate::storage;
@@ -47,6 +48,7 @@ pub(crate) fn prepare(
     settings: &str,
 ) -> Result<EarlierExtractions> {
     let folder = &options.output;
+    ledger::refuse_other_command::<ExtractedFile>(folder, FORMAT)?;
     if !storage::is_read_only(folder) {
         ledger::remove_damaged_lines::<ExtractedFile>(folder)?;
     }

@@ -173,11 +173,6 @@ impl Camera {
         &self.y_cm
     }
 
-    /// Returns the plate scale [deg/cm].
-    pub(crate) fn deg_per_cm(&self) -> f64 {
-        self.deg_per_cm
-    }
-
     /// Returns the distance of the farthest pixel from the camera centre [deg].
     pub(crate) fn radius_deg(&self) -> f64 {
         let of = |(x, y): (&f64, &f64)| libm::hypot(*x, *y);

@@ -204,7 +204,7 @@ impl HadronComparison {
 
 impl OffSourceCard {
     /// Returns the fold of a run.
-    pub(crate) fn fold_of(seed: u64, run: i64, folds: u64) -> u64 {
+    pub fn fold_of(seed: u64, run: i64, folds: u64) -> u64 {
         Stream::new(seed, "fold of a run", &[]).bits(run as u64) % folds.max(1)
     }
 

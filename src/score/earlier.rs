@@ -5,21 +5,23 @@
 
 use super::extracted::Extracted;
 use super::output::FORMAT;
-use super::{MANIFEST, Options, ScoredFile, Summary};
+use super::scoring_plan::ScoringPlan;
+use super::{MANIFEST, Options, ScoredFile, Summary, resume};
 use crate::data::files::finished::FinishedFile;
 use crate::dataset::assignment::Assignment;
 use crate::dataset::output::earlier::{has_recorded_length, refuse_other_settings};
-use crate::dataset::output::ledger::Entries;
-use crate::error::{Fault, Result};
+use crate::dataset::output::ledger::{Entries, LedgerEntry};
+use crate::error::{Error, Fault, Result};
 use crate::storage;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub(crate) type EarlierScores = crate::dataset::output::earlier::EarlierFiles<ScoredFile>;
 
 /// Reads the manifest of `options.output`; `listed` are all files of this run, also those of
 /// other shards, and `settings` is the hash of its settings. Failures that the manifests of
-/// extractions repeat are left to these.
+/// extractions repeat are left to these. Returns `None` if there is no manifest, or an unreadable one
+/// that is replaced.
 ///
 /// # Errors
 /// `Usage` if other files of the folder were scored by another model or with other settings.
@@ -29,13 +31,13 @@ pub(crate) fn read(
     model: &str,
     settings: &str,
     (entries, extracted): (&Entries<ScoredFile>, &Extracted),
-) -> Result<EarlierScores> {
+) -> Result<Option<EarlierScores>> {
     let manifest = match Summary::read(&options.output.join(MANIFEST)) {
         Ok(Some(manifest)) => manifest,
-        Ok(None) => return Ok(EarlierScores::default()),
+        Ok(None) => return Ok(None),
         Err(error) if options.overwrite => {
-            log::warn!("{error}; files that earlier runs have scored leave the manifest");
-            return Ok(EarlierScores::default());
+            log::warn!("{error}; files of earlier runs are taken from the ledger");
+            return Ok(None);
         }
         Err(error) => return Err(error),
     };
@@ -52,16 +54,75 @@ pub(crate) fn read(
         && (manifest.model_blake3 != model || !same_settings)
     {
         let what = if same_settings { "by a different model" } else { "with other settings" };
-        return Err(Fault::new(format!("the output folder holds other files scored {what}"))
-            .file(&options.output)
-            .found(format!("{} and {} more", other.output, earlier.files.len() - 1))
-            .advice("choose another output, or score all inputs at once with --overwrite")
-            .usage());
+        return Err(holds_others(options, what, &other.output, earlier.files.len()));
+    }
+    earlier.find_lost(&options.inputs, options.forget_missing, |file| {
+        is_present(&options.output, file, entries, model)
+    });
+    Ok(Some(earlier))
+}
+
+/// Returns the files of earlier runs from the ledgers, without a manifest: those that are there and
+/// are not files of this run.
+///
+/// # Errors
+/// `Usage` if one was scored by another model or with other settings.
+pub fn of_ledgers(
+    options: &Options,
+    listed: &Assignment,
+    (model, plan): (&str, &ScoringPlan),
+    entries: &Entries<ScoredFile>,
+) -> Result<EarlierScores> {
+    let existing = entries.iter().filter_map(|(output, entries)| {
+        let path = options.output.join(output);
+        std::fs::symlink_metadata(&path).ok()?;
+        entry_of(&path, entries)
+    });
+    let found: Vec<&LedgerEntry<ScoredFile>> = existing.collect();
+    let files = found.iter().map(|entry| entry.file.clone()).collect();
+    let mut earlier = EarlierScores::new(files, BTreeMap::new(), listed);
+    if earlier.files.is_empty() {
+        return Ok(earlier);
+    }
+    let known = resume::known_settings(model, options, plan)?;
+    let names: BTreeSet<&str> = earlier.files.iter().map(|file| file.output.as_str()).collect();
+    for entry in found.iter().filter(|entry| names.contains(entry.file.output.as_str())) {
+        let what = match entry.model_blake3.as_deref() {
+            Some(other) if other != model => "by a different model",
+            _ if !known.contains(&entry.settings_blake3) => "with other settings",
+            _ => continue,
+        };
+        return Err(holds_others(options, what, &entry.file.output, earlier.files.len()));
     }
     earlier.find_lost(&options.inputs, options.forget_missing, |file| {
         is_present(&options.output, file, entries, model)
     });
     Ok(earlier)
+}
+
+/// Returns the entry of an output: of a score file the one with its settings and input, otherwise the
+/// last one.
+fn entry_of<'a>(
+    path: &Path,
+    entries: &'a [LedgerEntry<ScoredFile>],
+) -> Option<&'a LedgerEntry<ScoredFile>> {
+    let open = FinishedFile::open(path, FORMAT);
+    let text = |name: &str| open.as_ref().and_then(|file| file.text(name));
+    let (settings, input) = (text("settings_blake3"), text("input_blake3"));
+    let is_same = |entry: &&LedgerEntry<ScoredFile>| {
+        settings.as_ref() == Some(&entry.settings_blake3)
+            && input.as_ref() == Some(&entry.file.input_blake3)
+    };
+    entries.iter().rfind(is_same).or(entries.last())
+}
+
+/// Returns the error of `count` files of earlier runs that differ in model or settings.
+fn holds_others(options: &Options, what: &str, output: &str, count: usize) -> Error {
+    Fault::new(format!("the output folder holds other files scored {what}"))
+        .file(&options.output)
+        .found(format!("{output} and {} more", count - 1))
+        .advice("choose another output, or score all inputs at once with --overwrite")
+        .usage()
 }
 
 /// Marks the scoring as incomplete: the manifest then lists only the files of other runs, or is

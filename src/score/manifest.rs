@@ -33,6 +33,9 @@ pub struct ScoredFile {
     pub status: BTreeMap<String, u64>,
 }
 
+/// Format of the manifest.
+pub(super) const FORMAT: &str = "taiga-flow-scores 1";
+
 /// Least share of the rows inside the cuts without a warning.
 const LEAST_INSIDE: f64 = 0.01;
 
@@ -79,6 +82,8 @@ fn complete() -> bool {
 }
 
 impl ListedFile for ScoredFile {
+    const ROWS_KEY: &str = "rows";
+
     fn output(&self) -> &str {
         &self.output
     }
@@ -124,7 +129,7 @@ impl Summary {
     /// Creates a summary without files.
     pub(super) fn empty(model: &str, plan: &ScoringPlan, settings: &str) -> Summary {
         Summary {
-            format: "taiga-flow-scores 1".to_string(),
+            format: FORMAT.to_string(),
             model_blake3: model.to_string(),
             settings_blake3: Some(settings.to_string()),
             positions: plan.positions.as_ref().map(|at| at.angles.clone()),

@@ -114,6 +114,8 @@ pub(crate) fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -
 }
 
 fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+    let refuse = || ledger::refuse_other_command::<ScoredFile>(&options.output, manifest::FORMAT);
+    sync_result(comm, if is_root(comm) { refuse() } else { Ok(()) })?;
     let (model, hash) = load_model(comm, &options.model)?;
     let inputs = InputListing::new(comm, options, &model.card, stop)?;
     let (listed, suspects) = (&inputs.listed, &inputs.suspects);
@@ -128,7 +130,7 @@ fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     let extracted = &Extracted::read(comm, listed, options)?;
     let opening =
         ScoringStart { comm, options, listed, assignment: &assignment, start: &start, suspects };
-    let (earlier, listing) = opening.prepare((&hash, &settings), extracted)?;
+    let (earlier, listing) = opening.prepare((&hash, &settings), &plan, extracted)?;
     let is_read_only = is_read_only(comm, options)?;
     let folder = &sync_result(comm, FolderIdentity::of(&options.output))?;
     let output = is_root(comm).then_some(options.output.as_path());

@@ -11,7 +11,7 @@ use super::{Format, MANIFEST, Options, ScoredFile, Summary};
 use crate::data::files::finished::FinishedFile;
 use crate::data::files::output_kind::OutputKind;
 use crate::data::files::stamp;
-use crate::data::schema::Schema;
+use crate::data::schema::{Schema, built_in};
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
 use crate::dataset::output::ledger::{self, Entries, LedgerEntry};
 use crate::error::{Error, Fault, Result};
@@ -40,6 +40,17 @@ pub(crate) fn settings_hash(
     let energy = plan.energy_blake3();
     let text = format!("{version}\n{model}\n{score:?}\n{format:?}\n{energy}\n{schema:?}");
     blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
+/// Returns the hashes of [`settings_hash`] of all schemas that these options can choose.
+pub fn known_settings(
+    model: &str,
+    options: &Options,
+    plan: &ScoringPlan,
+) -> Result<BTreeSet<String>> {
+    let given = Schema::of_option(options.schema.as_deref())?;
+    let all = built_in()?.iter().chain(given.as_deref());
+    Ok(all.map(|schema| settings_hash(model, schema, options, plan)).collect())
 }
 
 /// Returns the hash of the settings that all outputs of a folder share: those of [`settings_hash`]

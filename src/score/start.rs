@@ -30,16 +30,18 @@ impl ScoringStart<'_> {
     pub(super) fn prepare(
         &self,
         identity: (&str, &str),
+        plan: &ScoringPlan,
         extracted: &Extracted,
     ) -> Result<(EarlierScores, String)> {
         let is_root = is_root(self.comm);
-        let on_root = || self.prepare_on_root(identity, extracted);
+        let on_root = || self.prepare_on_root(identity, plan, extracted);
         sync_result(self.comm, if is_root { on_root() } else { Ok(Default::default()) })
     }
 
     fn prepare_on_root(
         &self,
         (model, settings): (&str, &str),
+        plan: &ScoringPlan,
         extracted: &Extracted,
     ) -> Result<(EarlierScores, String)> {
         let ScoringStart { comm, options, listed, assignment, start, .. } = *self;
@@ -49,7 +51,11 @@ impl ScoringStart<'_> {
         }
         let entries = ledger::read(&options.output)?.entries;
         resume::prepare(assignment, options, model, &entries)?;
-        let earlier = earlier::read(options, listed, model, settings, (&entries, extracted))?;
+        let earlier = match earlier::read(options, listed, model, settings, (&entries, extracted))?
+        {
+            Some(earlier) => earlier,
+            None => earlier::of_ledgers(options, listed, (model, plan), &entries)?,
+        };
         if start.clears_ledgers(!earlier.files.is_empty()) {
             shards::refuse_other_parts(options, comm.size())?;
         }

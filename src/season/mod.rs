@@ -23,14 +23,12 @@ pub(crate) mod time;
 pub(crate) use compare::{COMPARISON, Migration, SeasonComparison, Side};
 pub(crate) use counting::area::{AreaBin, BinLeak, Simulation};
 pub(crate) use counting::candidates::Candidate;
-pub(crate) use counting::counts::{ALPHA_BINS, ALPHA_MAX, OnOffHistogram, THETA2_BINS, THETA2_MAX};
+pub(crate) use counting::counts::{ALPHA_MAX, OnOffHistogram, THETA2_MAX};
 pub(crate) use names::number_name;
 pub(crate) use pages::pictures::Picture;
-pub(crate) use settings::SettingDifference;
 pub(crate) use showers::{INDEPENDENT, Showers};
 pub(crate) use summary::{
-    Cumulative, DriftOf, EnergyBin, EventTally, Group, Naive, Night, PortionRow, RunRow,
-    ScoreHistogram, Season,
+    Cumulative, EnergyBin, EventTally, Group, Night, PortionRow, RunRow, ScoreHistogram, Season,
 };
 
 use crate::comm::{Communicator, is_root, mark_shared, sync_result};

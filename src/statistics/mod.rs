@@ -42,7 +42,7 @@ pub(crate) use parameters::ParameterHistogram;
 pub(crate) use roc::{Auc, Roc, RocPoint, RocWorkingPoint};
 pub(crate) use sample::{Sample, WeightSum};
 pub use thresholds::bins::{AtBins, BinnedThresholds, HeldOutEvent};
-pub(crate) use thresholds::calibration::{BoundSide, CalibratedRange, Calibration, CutEfficiency};
+pub(crate) use thresholds::calibration::{BoundSide, Calibration, CutEfficiency};
 pub(crate) use thresholds::expected::Expected;
 pub(crate) use thresholds::scan::Scan;
 pub use thresholds::threshold::{Rule, Threshold};

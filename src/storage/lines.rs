@@ -55,10 +55,6 @@ impl AppendFile {
         Ok(AppendFile { file, path: path.to_path_buf(), length })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Appends one line and syncs it; after a failure the file keeps its earlier end.
     ///
     /// # Errors

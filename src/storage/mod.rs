@@ -24,6 +24,7 @@ mod staged;
 pub(crate) use identity::FolderIdentity;
 pub(crate) use lines::{AppendFile, NoteFile};
 pub use operations::{create_folder, disk_fault, needing, refuse_existing, remove_file};
+pub(crate) use operations::{refuse_no_folder, refuse_not_utf8};
 pub(crate) use process_tag::{ProcessTag, remove_dead_parts, remove_dead_parts_below};
 pub(crate) use staged::{Staged, StagedFile};
 

@@ -53,7 +53,7 @@ pub(super) fn put(operation: &str, path: &Path, file: &mut File, bytes: &[u8]) -
 /// report theirs through it too.
 pub fn disk_fault(operation: &str, path: &Path, reason: &str, kind: ErrorKind) -> Error {
     if kind == ErrorKind::InvalidFilename {
-        return Fault::new(format!("the name is too long: cannot {operation} this path"))
+        return Fault::new(format!("the name is too long: cannot {}", on_path(operation)))
             .file(path)
             .found(reason)
             .advice("shorten it: file systems allow 255 bytes per name, also for the output")
@@ -79,11 +79,56 @@ pub fn disk_fault(operation: &str, path: &Path, reason: &str, kind: ErrorKind) -
             ("disk error", "check that the file system is healthy, then run the same command again")
         }
     };
-    Fault::new(format!("{what}: cannot {operation} this path"))
+    Fault::new(format!("{what}: cannot {}", on_path(operation)))
         .file(path)
         .found(reason)
         .advice(advice)
         .environment()
+}
+
+/// Returns an operation with its object.
+fn on_path(operation: &str) -> String {
+    if operation.ends_with(" folder") {
+        operation.to_string()
+    } else {
+        format!("{operation} this path")
+    }
+}
+
+/// Refuses an output folder whose path, or that of a folder above it, is a file or a link that leads
+/// nowhere.
+///
+/// # Errors
+/// `Usage`.
+pub fn refuse_no_folder(path: &Path) -> Result<()> {
+    let existing = |place: &&Path| fs::symlink_metadata(place).is_ok();
+    let Some(place) = path.ancestors().find(existing) else { return Ok(()) };
+    let found = match fs::metadata(place) {
+        Ok(data) if data.is_dir() => return Ok(()),
+        Ok(data) => kind_name(data.file_type()),
+        Err(error) if error.kind() == ErrorKind::NotFound => "a link that leads nowhere",
+        Err(_) => return Ok(()),
+    };
+    Err(Fault::new("the output is not a folder")
+        .file(place)
+        .expected("a new name, or a folder")
+        .found(found)
+        .advice("choose another output, or remove it yourself")
+        .usage())
+}
+
+/// Refuses an output whose name is not UTF-8: the HDF5 library accepts no other names.
+///
+/// # Errors
+/// `Usage`.
+pub fn refuse_not_utf8(path: &Path) -> Result<()> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    Err(Fault::new("the name of the output is not UTF-8")
+        .file(path)
+        .advice("choose another output")
+        .usage())
 }
 
 /// Adds the needed space to the error of a full disk.

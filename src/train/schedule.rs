@@ -38,7 +38,8 @@ pub(crate) fn learning_rate(train: &Train, step: u64, steps: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{FIXED_ONE, update};
+    use crate::engine::fixed::FIXED_ONE;
+    use crate::engine::optimiser::update;
     use taiga_flow_gpu::training::Weights;
 
     /// Computes Adam as published, in f64.

@@ -8,9 +8,6 @@ use ::hdf5::{File, H5Type};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Rows read at a time.
-const BLOCK_ROWS: usize = 65_536;
-
 /// A complete output file that is open.
 pub(crate) struct FinishedFile {
     file: File,
@@ -53,31 +50,6 @@ impl FinishedFile {
                 .advice("the file is damaged: remove it, and run the same command again")
                 .input()
         })
-    }
-
-    pub(crate) fn has(&self, column: &str) -> bool {
-        self.file.link_exists(column)
-    }
-
-    /// Calls `each` with the numbers of a column, block by block: (positions, rows), and the number
-    /// of positions. Reading verifies the checksums. Returns the rows.
-    pub(crate) fn for_each_block_u32(
-        &self,
-        column: &str,
-        mut each: impl FnMut(&[u32], usize),
-    ) -> Result<u64> {
-        let fault = |error: ::hdf5::Error| hdf5::read_fault(&self.path, column, &error);
-        let shape = self.file.dataset(column).map_err(fault)?.shape();
-        let rows = shape.first().copied().unwrap_or(0);
-        let positions = shape.get(1).copied();
-        let spec = ColumnSpec::new(column, ColumnType::U32, None).at_positions(positions);
-        for first in (0..rows).step_by(BLOCK_ROWS) {
-            let next = (first + BLOCK_ROWS).min(rows);
-            if let FinishedColumn::U32(values) = self.read("", &spec, first..next)? {
-                each(&values, spec.width());
-            }
-        }
-        Ok(rows as u64)
     }
 
     /// Reads rows of a column that was written by this specification.

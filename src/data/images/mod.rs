@@ -15,8 +15,8 @@ mod write;
 
 pub(crate) use crate::hillas::MOST_PIXELS;
 pub use camera::camera_file;
-pub(crate) use own::{FORMAT, VERSION};
-pub(crate) use write::{ImageSettings, ImageWriter, OFFSET, SCALE};
+pub(crate) use own::FORMAT;
+pub(crate) use write::{ImageSettings, ImageWriter};
 
 use crate::data::hdf5;
 use crate::error::{Fault, Result};

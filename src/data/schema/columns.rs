@@ -127,11 +127,6 @@ impl ColumnValues<'_> {
             ColumnValues::U32(values) => values.len(),
         }
     }
-
-    /// Returns whether there are no values.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// An attribute of the file's root or of the group.

@@ -126,24 +126,6 @@ impl Expression {
         self
     }
 
-    /// Checks that all variables are among the known names.
-    ///
-    /// # Errors
-    /// `Usage` with the unknown name and the most similar known one.
-    pub(crate) fn check_variables(&self, known: &[&str]) -> Result<()> {
-        for name in &self.variables {
-            if !known.contains(&name.as_str()) {
-                return Err(Fault::new(format!(
-                    "unknown name '{name}' in expression '{}'",
-                    self.text
-                ))
-                .advice(did_you_mean(name, known))
-                .usage());
-            }
-        }
-        Ok(())
-    }
-
     /// Returns the value for one value per variable; NaN if a value is missing.
     pub fn evaluate(&self, values: &[f64]) -> f64 {
         let load = |index: usize| [values.get(index).copied().unwrap_or(f64::NAN)];

@@ -21,7 +21,6 @@ use plan::TextPlan;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub(crate) use lines::MAX_LINE_BYTES;
 pub(crate) use plan::hash as key_of_bytes;
 
 /// Result of parsing one line or field; the caller adds file and line to the fault.

@@ -110,7 +110,7 @@ fn bad_row_is_reported_with_line_and_column() {
 fn binary_files_and_endless_lines_are_refused() {
     let error = refusal(&[ROW.as_bytes(), b"\n\xff\xfe,1\n"].concat());
     assert!(error.to_string().contains("text in UTF-8"), "{error}");
-    let error = refusal(&vec![b'1'; 3 * MAX_LINE_BYTES + BUFFER]);
+    let error = refusal(&vec![b'1'; 3 * lines::MAX_LINE_BYTES + BUFFER]);
     assert!(error.exit_code() == 3 && error.to_string().contains("a line of more"), "{error}");
 }
 

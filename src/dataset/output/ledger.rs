@@ -11,6 +11,7 @@ use crate::error::{Error, Fault, Result};
 use crate::storage::{self, AppendFile};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -19,6 +20,8 @@ pub(crate) const FOLDER: &str = "ledger";
 const LARGEST_FILE: u64 = 1 << 30;
 /// Most rows in a file; larger numbers are damaged.
 const MOST_ROWS: u64 = 1 << 40;
+/// Keys of the number of rows, one for each command that writes ledgers.
+const ROWS_KEYS: [&str; 2] = ["rows", "images"];
 
 /// Line of a finished file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +177,47 @@ pub(crate) fn duplicates<F: ListedFile>(files: &[F]) -> BTreeMap<String, String>
     found
 }
 
+/// Refuses a folder with outputs of a different command, by the `format` of its manifest and the
+/// lines of its ledgers: they would be replaced, also by `--overwrite`. `format` is that of `F`.
+///
+/// # Errors
+/// `Usage`.
+pub fn refuse_other_command<F: ListedFile>(folder: &Path, format: &str) -> Result<()> {
+    let refused = |path: &Path, found: &dyn std::fmt::Display| {
+        Err(Fault::new("the output folder contains outputs of a different command")
+            .file(path)
+            .expected(format!("no manifest, or one of {format}"))
+            .found(found)
+            .advice("choose a different folder for -o")
+            .usage())
+    };
+    let manifest = folder.join("manifest.json");
+    let json = bounded::read(&manifest, LARGEST_FILE).unwrap_or_default();
+    let json: Option<Value> = serde_json::from_slice(&json).ok();
+    if let Some(found) = json.as_ref().and_then(|json| json.get("format")?.as_str())
+        && found.starts_with("taiga-flow-")
+        && found != format
+    {
+        return refused(&manifest, &found);
+    }
+    for path in files(folder)? {
+        for line in text(&path)?.split_inclusive(|byte| *byte == b'\n') {
+            // A line of `F` that a flipped bit has damaged still has the keys of `F`.
+            if Line::<LedgerEntry<F>>::read(line).is_none() && has_other_keys::<F>(line) {
+                return refused(&path, &"a line of a different command");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a line of a ledger is of a finished file, and without the number of rows of `F`.
+fn has_other_keys<F: ListedFile>(line: &[u8]) -> bool {
+    let line: Option<Value> = serde_json::from_slice(line).ok();
+    let has = |key: &str| line.as_ref().is_some_and(|line| line.get(key).is_some());
+    has("output_blake3") && !has(F::ROWS_KEY) && ROWS_KEYS.into_iter().any(has)
+}
+
 /// Returns the error of a manifest that cannot be read.
 pub(crate) fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error {
     Fault::new("cannot read the manifest")
@@ -307,6 +351,8 @@ mod tests {
     }
 
     impl ListedFile for TestFile {
+        const ROWS_KEY: &str = "rows";
+
         fn output(&self) -> &str {
             &self.output
         }

@@ -139,7 +139,7 @@ fn gradients_match_reference_at_odd_sizes() {
         let difference: f64 = exact
             .iter()
             .zip(&sums.values)
-            .map(|(g, v)| (g - *v as f64 / crate::engine::FIXED_ONE).powi(2))
+            .map(|(g, v)| (g - *v as f64 / crate::engine::fixed::FIXED_ONE).powi(2))
             .sum::<f64>()
             .sqrt();
         assert!(difference < 1e-5 * norm, "{spec:?}: {difference} of {norm}");

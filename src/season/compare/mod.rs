@@ -13,7 +13,7 @@ mod text;
 mod types;
 
 pub(crate) use text::IDENTICAL;
-pub(crate) use types::{Changed, Migration, SeasonComparison, Side};
+pub(crate) use types::{Migration, SeasonComparison, Side};
 
 use super::count::{Counted, count, refuse_failed};
 use super::folder::Folder;

@@ -202,6 +202,7 @@ impl Clock {
     }
 
     /// Returns the live time [s].
+    #[cfg(test)]
     pub(crate) fn live_s(&self) -> Option<f64> {
         self.live().map(|(ns, _)| ns as f64 / 1e9)
     }

@@ -7,8 +7,8 @@ mod types;
 mod warnings;
 
 pub(crate) use types::{
-    Cumulative, DriftOf, EnergyBin, EventTally, Group, Naive, Night, PortionRow, Refused, RunRow,
-    ScoreHistogram, Season,
+    Cumulative, EnergyBin, EventTally, Group, Night, PortionRow, Refused, RunRow, ScoreHistogram,
+    Season,
 };
 
 use super::count::{Counted, not_in_figures};

@@ -2,7 +2,8 @@
 //!
 //! Only rank 0 writes. A lock file keeps other jobs out. The effective configuration identifies the
 //! run. `provenance.json` has one entry per start; it is the only place for times, hosts and rank
-//! counts. A folder with a first entry contains a run.
+//! counts. A folder with a first entry contains a run. So does one in which that file was lost, with a
+//! model, metrics or checkpoints.
 //!
 //! A run that is to be replaced is moved to `replaced/` after the new run has read its events. It
 //! is removed when the new run has a checkpoint or a model. Its provenance is moved first and moved
@@ -48,19 +49,25 @@ pub(crate) struct RunFolder {
     made: Option<PathBuf>,
     /// Whether the run in `replaced/` is removed at the next complete state of this one.
     replaces: bool,
+    /// Whether this start has written the configuration.
+    has_written_config: bool,
 }
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
         // An error is already being reported: a second one could only hide it. Files of others keep
-        // the folder.
-        let _ = settle(&self.path);
-        if !has_run(&self.path) {
-            let _ = storage::remove_file(&self.file(CONFIG));
+        // the folder. A run that is moved back only in part stays for the next start.
+        if settle(&self.path).is_ok() && !has_begun(&self.path) {
+            if self.has_written_config {
+                let _ = storage::remove_file(&self.file(CONFIG));
+            }
             let _ = storage::remove_file(&self.file(ROOM));
             let _ = storage::remove_file(&self.file(MARK));
             let _ = storage::remove_folder(&self.file(HEARTBEAT_FOLDER));
-            let _ = storage::remove_file(&self.file(lock::NAME));
+            // Without the lock file, the next start refuses a folder with a configuration.
+            if !self.file(CONFIG).exists() {
+                let _ = storage::remove_file(&self.file(lock::NAME));
+            }
             self.lock = None;
             if let Some(outermost) = &self.made {
                 storage::remove_if_empty(&self.path, outermost);
@@ -89,7 +96,10 @@ impl RunFolder {
     pub(crate) fn open(path: &Path, existing: Existing, timeout: Duration) -> Result<RunFolder> {
         let occupied =
             path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
-        if occupied && !has_run(path) && !path.join(lock::NAME).is_file() {
+        let is_of_run = has_run(path)
+            || path.join(lock::NAME).is_file()
+            || path.join(CONFIG).is_file() && has_begun(path);
+        if occupied && !is_of_run {
             return Err(Fault::new("the output folder has other files than a run")
                 .file(path)
                 .advice("choose another folder for -o")
@@ -101,13 +111,29 @@ impl RunFolder {
         let identity = FolderIdentity::of(path)?;
         storage::remove_dead_parts(path, true)?;
         let replaces = settle(path)?;
-        if has_run(path) && existing == Existing::Refuse {
-            return Err(Fault::new("the run already exists")
-                .file(path)
-                                .advice("resume it with --resume auto, choose another folder, or use --overwrite to start from scratch")
+        let lost = has_begun(path) && !has_run(path);
+        if has_begun(path) && existing == Existing::Refuse {
+            let fault = Fault::new("the run already exists").file(path);
+            let fault = if lost { fault.found(format!("{PROVENANCE} is missing")) } else { fault };
+            return Err(fault
+                .advice("resume it with --resume auto, choose another folder, or use --overwrite to start from scratch")
                 .usage());
         }
-        Ok(RunFolder { path: path.to_path_buf(), identity, lock, existing, made, replaces })
+        if lost {
+            log::warn!(
+                "{}: {PROVENANCE} is missing: the records of earlier starts are lost",
+                path.display()
+            );
+        }
+        Ok(RunFolder {
+            path: path.to_path_buf(),
+            identity,
+            lock,
+            existing,
+            made,
+            replaces,
+            has_written_config: false,
+        })
     }
 
     /// Returns an error if the folder contains a run with a different configuration.
@@ -115,8 +141,11 @@ impl RunFolder {
     /// # Errors
     /// Usage error.
     pub(crate) fn check(&self, plan: &TrainingPlan) -> Result<()> {
-        if self.existing == Existing::Replace || !has_run(&self.path) {
+        if self.existing == Existing::Replace || !has_begun(&self.path) {
             return Ok(());
+        }
+        if !has_run(&self.path) && !self.file(CONFIG).exists() {
+            return Ok(()); // model and checkpoints are compared when they are read
         }
         self.check_same(plan)
     }
@@ -147,8 +176,12 @@ impl RunFolder {
             log::info!("the folder contains this run, unfinished: resuming instead of replacing");
             self.existing = Existing::Resume;
         }
-        if self.existing == Existing::Replace && has_run(&self.path) {
+        if self.existing == Existing::Replace && has_begun(&self.path) {
             let aside = self.file(REPLACED);
+            if !has_run(&self.path) {
+                // Only a folder with this file counts as a run that was moved aside.
+                write_starts(&self.file(PROVENANCE), &[])?;
+            }
             if self.replaces {
                 // The run here has no complete state yet; keep the one that was
                 // moved aside.
@@ -163,6 +196,7 @@ impl RunFolder {
                 aside.display()
             );
         }
+        self.has_written_config = true;
         storage::write_file(&self.file(CONFIG), plan.config.to_toml()?.as_bytes())
     }
 
@@ -198,10 +232,15 @@ impl RunFolder {
         let path = self.file(PROVENANCE);
         let mut starts = recorded_starts(&path)?;
         starts.push(entry.clone());
-        let text = serde_json::to_vec_pretty(&json!({ "starts": starts }))
-            .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
-        storage::write_file(&path, &text)
+        write_starts(&path, &starts)
     }
+}
+
+/// Writes a list of starts to `provenance.json`.
+fn write_starts(path: &Path, starts: &[Value]) -> Result<()> {
+    let text = serde_json::to_vec_pretty(&json!({ "starts": starts }))
+        .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
+    storage::write_file(path, &text)
 }
 
 /// Returns the starts in `provenance.json`; none if there is no such file.
@@ -245,7 +284,12 @@ pub(crate) fn refuse_run(path: &Path) -> Result<()> {
         .usage())
 }
 
-/// Returns whether a run has begun in a folder: it then has a provenance.
+/// Returns whether a run has begun in a folder, also where its provenance was lost.
+fn has_begun(path: &Path) -> bool {
+    holds_run(path) || path.join(METRICS).is_file()
+}
+
+/// Returns whether a folder has the provenance of a run.
 fn has_run(path: &Path) -> bool {
     path.join(PROVENANCE).is_file()
 }
