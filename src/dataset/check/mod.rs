@@ -22,8 +22,8 @@ use crate::data::selection::Selection;
 use crate::error::{Fault, Result};
 use file::check_file;
 pub use limits::{Limits, physical_limits};
-pub use report::{CheckReport, Classes, ColumnReport, FileContents, FileReport};
-pub use set::SetFinding;
+pub use report::{CheckReport, Classes, ColumnReport, FileContents, FileReport, SetFinding};
+
 use set::SetMember;
 use std::path::{Path, PathBuf};
 pub(super) use tally::ordered_pairs;
