@@ -301,7 +301,7 @@ fn grown_archive_scores_only_new_files() {
     std::fs::copy(run.join("model.safetensors"), &other).expect("a model");
     let outcome = crate::support::run(&mut program(&score(&other, &output, &archive, &[])));
     assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("of another model"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("of a different model"), "{}", outcome.stderr);
     assert_eq!(tree(&output), after);
 }
 
@@ -460,10 +460,10 @@ fn conflicting_options_are_refused_before_work() {
     let (trained, folder) = (trained(), folder());
     for (set, expected) in [
         ("score.columns=[\"theta2\"]", "score.positions"),
-        ("score.columns=[\"gammaness\"]", "no gammaness"),
+        ("score.columns=[\"gammaness\"]", "cannot compute gammaness"),
         ("score.positions=0", "1 to 32"),
         ("score.positions=[10, 20]", "the first of them 0"),
-        ("score.columns=[\"score\", \"score\"]", "twice"),
+        ("score.columns=[\"score\", \"score\"]", "a duplicate column"),
         ("score.copy=[\"score\"]", "same name"),
         ("score.columms=[\"score\"]", "did you mean 'columns'?"),
         ("score.energy_table=\"nowhere.toml\"", "energy table"),

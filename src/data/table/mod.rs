@@ -14,6 +14,7 @@ mod batch;
 pub mod events;
 mod input;
 mod opening;
+mod plan;
 mod reader;
 pub mod scores;
 

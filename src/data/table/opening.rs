@@ -1,7 +1,7 @@
 //! Opens and checks the columns that a request needs of one part of a table.
 
 use super::batch::Want;
-use super::reader::{BlockPlan, QuantityPlan};
+use super::plan::{BlockPlan, QuantityPlan};
 use super::{Request, Table};
 use crate::data::hdf5::numbers::StoredColumn;
 use crate::data::hdf5::storage;

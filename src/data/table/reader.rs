@@ -2,32 +2,15 @@
 
 use super::batch::{ColumnBatch, ColumnData, ReadScratch};
 use super::opening::PartOpener;
+use super::plan::{BlockPlan, QuantityPlan};
 use super::{Block, Request, Table};
 use crate::data::files::stamp::Stamp;
 use crate::data::hdf5::OpenInput;
-use crate::data::schema::expression::Expression;
 use crate::data::schema::{ClassColumn, layout};
 use crate::error::{Fault, Result};
 use hdf5::File;
 use std::ops::Range;
 use std::path::PathBuf;
-
-/// Derivation of one quantity from the columns that are read.
-#[derive(Debug)]
-pub(super) enum QuantityPlan {
-    Direct(usize),
-    Scaled { column: usize, scale: f64 },
-    Computed { expression: Expression, columns: Vec<usize>, scale: f64 },
-}
-
-/// Contents of a block, as indices of columns.
-#[derive(Debug, Default)]
-pub(super) struct BlockPlan {
-    pub quantities: Vec<QuantityPlan>,
-    pub keys: Vec<usize>,
-    pub shower: Vec<usize>,
-    pub class: Option<(usize, ClassColumn)>,
-}
 
 /// Open columns of a table; reads ranges of rows.
 pub struct TableReader {
@@ -170,26 +153,5 @@ impl TableReader {
     pub(super) fn cache_bytes(&self) -> usize {
         let columns = self.parts.iter().flat_map(|(_, batch)| batch.columns());
         columns.map(|(column, _)| 2 * column.chunk_bytes()).max().unwrap_or(0)
-    }
-}
-
-impl QuantityPlan {
-    /// Computes a quantity that differs from its column.
-    fn compute(&self, read: &[ColumnData], rows: usize, quantity: &mut Vec<f32>) {
-        match self {
-            QuantityPlan::Direct(_) => {}
-            QuantityPlan::Scaled { column, scale } => {
-                quantity.clear();
-                quantity.extend(read[*column].f64().iter().map(|value| (value * scale) as f32));
-            }
-            QuantityPlan::Computed { expression, columns, scale } => {
-                let columns: Vec<&[f64]> =
-                    columns.iter().map(|column| read[*column].f64()).collect();
-                quantity.clear();
-                expression.evaluate_rows(&columns, rows, |value| {
-                    quantity.push((value * scale) as f32);
-                });
-            }
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! Reports of a check: contents and findings of each file, and findings on the set of files.
 
-use super::set::{SetFinding, refuses};
 use crate::config::Class;
 use crate::data::selection::cut_flow::CutFlow;
 use crate::error::{Fault, Result, path_text};
@@ -104,4 +103,23 @@ impl CheckReport {
             .advice("the report lists the reasons for each")
             .input())
     }
+}
+
+/// A finding on several files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SetFinding {
+    /// `same-file`, `same-content`, `same-events`, `same-numbers`, `overlap`,
+    /// `columns-differ`, `units-differ`, `source-positions`, `shared-events`, `repeated-rows`,
+    /// `swapped-classes`.
+    pub kind: &'static str,
+    pub text: String,
+    pub files: Vec<PathBuf>,
+    /// Number of rows; 0 for a finding on whole files.
+    pub rows: u64,
+    pub refused: bool,
+}
+
+/// Returns whether a finding refuses a file.
+pub fn refuses(findings: &[SetFinding], path: &Path) -> bool {
+    findings.iter().any(|f| f.refused && f.files.iter().any(|file| file == path))
 }

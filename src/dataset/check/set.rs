@@ -6,16 +6,15 @@ use super::super::duplicates;
 use super::super::source::Source;
 use super::FEATURES;
 use super::keys::{Duplicates, Keyed, duplicates};
-use super::report::{ColumnReport, FileReport};
+use super::report::{ColumnReport, FileReport, SetFinding};
 use super::tally::SourceOffsets;
 use crate::config::{Class, Feature, Transform};
 use crate::data::files::stamp::{Stamp, hash_file};
 use crate::data::selection::Selection;
 use crate::data::table::{Block, Request, Table};
 use crate::error::{Fault, Result, path_text};
-use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Largest difference in mean or spread [deg] of the distance of the source from the centre of the
@@ -27,20 +26,6 @@ const NAMED: usize = 4;
 
 /// Events that are given as gammas and as hadrons.
 const OVERLAP: &str = "overlap";
-
-/// A finding on several files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SetFinding {
-    /// `same-file`, `same-content`, `same-events`, `same-numbers`, `overlap`,
-    /// `columns-differ`, `units-differ`, `source-positions`, `shared-events`, `repeated-rows`,
-    /// `swapped-classes`.
-    pub kind: &'static str,
-    pub text: String,
-    pub files: Vec<PathBuf>,
-    /// Number of rows; 0 for a finding on whole files.
-    pub rows: u64,
-    pub refused: bool,
-}
 
 /// A file of the set.
 pub(crate) struct SetMember<'a> {
@@ -353,9 +338,4 @@ fn comparable(member: &SetMember, selection: &Selection) -> Option<Source> {
         class: member.role,
         view: None,
     })
-}
-
-/// Returns whether a finding refuses a file.
-pub(crate) fn refuses(findings: &[SetFinding], path: &Path) -> bool {
-    findings.iter().any(|f| f.refused && f.files.iter().any(|file| file == path))
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{CheckReport, Classes, ColumnReport, FileContents, FileReport, set};
+use super::report::refuses;
+use super::{CheckReport, Classes, ColumnReport, FileContents, FileReport};
 use crate::error::path_text;
 
 impl Display for CheckReport {
@@ -14,7 +15,7 @@ impl Display for CheckReport {
             write!(f, "{file}")?;
         }
         let refused =
-            |file: &&FileReport| !file.refused.is_empty() || set::refuses(&self.set, &file.path);
+            |file: &&FileReport| !file.refused.is_empty() || refuses(&self.set, &file.path);
         let refused = self.files.iter().filter(refused).count();
         if self.files.len() > 1 {
             let (rows, bytes) = (self.rows, size(self.bytes));
