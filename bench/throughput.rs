@@ -141,13 +141,11 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let best = Isa::detect();
-    let settings = match options.threads {
-        Some(threads) => vec![(usize::from(threads), best)],
-        None => {
-            let below =
-                Isa::supported().into_iter().find(|isa| *isa != best && isa.name() == "AVX2");
-            [(cores, best), (1, best)].into_iter().chain(below.map(|isa| (cores, isa))).collect()
-        }
+    let settings = if let Some(threads) = options.threads {
+        vec![(usize::from(threads), best)]
+    } else {
+        let below = Isa::supported().into_iter().find(|isa| *isa != best && isa.name() == "AVX2");
+        [(cores, best), (1, best)].into_iter().chain(below.map(|isa| (cores, isa))).collect()
     };
     let reference = FlowSpec::reference_study(6);
     let deep = FlowSpec { hidden: vec![512, 512], ..reference.clone() };

@@ -285,7 +285,7 @@ fn existing_outputs_are_refused_and_unchanged() {
     ];
     refused(&evaluate, folder.path(), USAGE, &["evaluation.json", "already exists"]);
     let train = arguments!["train", "-c", &trained.configuration, "-o", &at("other")];
-    refused(&train, folder.path(), USAGE, &["something else than a run"]);
+    refused(&train, folder.path(), USAGE, &["other files than a run"]);
     let run_folder = trained.run.parent().expect("a folder");
     let train =
         arguments!["train", "-c", &trained.configuration, "-o", &trained.run, "--resume", "never"];

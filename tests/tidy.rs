@@ -179,7 +179,7 @@ impl Crate {
                 let name = path.strip_prefix(root).expect("below the root").display().to_string();
                 if path.is_dir() {
                     folders.push(path);
-                } else if name.ends_with(".rs") && !name.contains("tests") {
+                } else if path.extension().is_some_and(|e| e == "rs") && !name.contains("tests") {
                     let text = std::fs::read_to_string(&path).expect("a source");
                     sources.push(Source::parse(&name, &text));
                 }

@@ -9,6 +9,7 @@ mod modes;
 mod observation;
 mod off_source;
 mod parse;
+mod range;
 mod score;
 mod season;
 mod sections;

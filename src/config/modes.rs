@@ -3,7 +3,7 @@
 //! Synthetic anomalies are a weighted mixture of generators; fine-tuning follows the likelihood
 //! training. Defaults belong to the methods, not to any data set.
 
-use super::validate::check;
+use super::range::check;
 use super::{Class, Config};
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Settings of hadrons from experimental files, off the source: positions, excluded events, and
 //! folds of runs.
 
-use super::validate::check;
+use super::range::check;
 use super::{Class, Config, Mode};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};

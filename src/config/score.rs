@@ -1,7 +1,7 @@
 //! The section `[score]`: the columns of a score file, and the source positions at which events are
 //! scored.
 
-use super::validate::check;
+use super::range::check;
 use super::{Config, Cut};
 use crate::error::{Fault, Result, did_you_mean};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! The section `[thresholds]`: bins of a quantity with one threshold each, by the rule of
 //! `[calibration]`.
 
-use super::validate::check;
+use super::range::check;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,8 @@
 //! Checks of the configuration that need no file.
 
+use super::range::check;
 use super::{BinnedThresholdConfig, Config, Cut, CutBound, Transform};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Fault, Result};
 
 impl Cut {
     /// Checks the bounds of the cut with the key `name` as far as they are numbers.
@@ -132,20 +133,4 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// Refuses a value that is not allowed; `expected` describes the allowed ones.
-pub(super) fn check(
-    name: &str,
-    value: impl std::fmt::Display,
-    allowed: bool,
-    expected: &str,
-) -> Result<(), Error> {
-    if allowed {
-        return Ok(());
-    }
-    Err(Fault::new(format!("configuration: {name} is out of range"))
-        .expected(expected)
-        .found(value)
-        .usage())
 }

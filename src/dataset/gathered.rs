@@ -18,6 +18,10 @@ impl Gathered {
         self.places.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
     pub(crate) fn weights(&self) -> Option<&[f32]> {
         (!self.weights.is_empty()).then_some(&self.weights)
     }

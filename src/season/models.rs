@@ -19,6 +19,9 @@ pub(crate) struct Models {
     pub other: OtherModel,
 }
 
+/// Number of runs by model, for each telescope and season.
+type ModelRuns<'a> = BTreeMap<(Option<i64>, Option<&'a str>), BTreeMap<&'a str, u64>>;
+
 impl Models {
     pub(crate) fn new(settings: &SeasonSettings) -> Result<Models> {
         let resolved =
@@ -39,8 +42,7 @@ impl Models {
         runs: impl Iterator<Item = ScoredRun<'a>>,
         are_folds: bool,
     ) -> Result<Option<String>> {
-        let mut groups: BTreeMap<(Option<i64>, Option<&str>), BTreeMap<&str, u64>> =
-            BTreeMap::new();
+        let mut groups = ModelRuns::new();
         for (telescope, season, model) in runs {
             *groups.entry((telescope, season)).or_default().entry(model).or_default() += 1;
         }
@@ -64,10 +66,7 @@ impl Models {
     }
 
     /// Returns a warning where telescopes or seasons have different models that no entry names.
-    fn describe_groups(
-        &self,
-        groups: &BTreeMap<(Option<i64>, Option<&str>), BTreeMap<&str, u64>>,
-    ) -> Option<String> {
+    fn describe_groups(&self, groups: &ModelRuns) -> Option<String> {
         let is_named = |(telescope, season): &(Option<i64>, Option<&str>)| {
             self.entries.iter().any(|entry| fits(entry, *telescope, *season))
         };

@@ -5,7 +5,7 @@
 //! Values outside are counted in the end bins, so that the bins always sum to all events; their
 //! number is also stored.
 
-use super::thresholds::threshold::quantile;
+use super::quantile::quantile;
 use super::{Class, ClassCounts, Sample};
 use serde::{Deserialize, Serialize};
 

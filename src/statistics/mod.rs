@@ -16,6 +16,7 @@ pub(crate) mod likeness;
 pub(crate) mod measured;
 pub(crate) mod null_distribution;
 pub(crate) mod parameters;
+pub(crate) mod quantile;
 pub(crate) mod roc;
 pub(crate) mod sample;
 pub(crate) mod summary;

@@ -174,7 +174,7 @@ impl Sample {
     pub(crate) fn quantile(&self, class: Class, fraction: f64) -> Option<f64> {
         let ClassScores { score, weight, .. } = self.class(class);
         if weight.is_empty() {
-            return super::thresholds::threshold::quantile(score, fraction);
+            return super::quantile::quantile(score, fraction);
         }
         weighted_rank(weight.iter(), fraction).and_then(|rank| score.get(rank)).copied()
     }
@@ -183,7 +183,7 @@ impl Sample {
     pub(crate) fn mirrored_quantile(&self, class: Class, fraction: f64) -> Option<f64> {
         let ClassScores { score, weight, .. } = self.class(class);
         let rank = if weight.is_empty() {
-            super::thresholds::threshold::quantile_rank(score.len(), fraction)
+            super::quantile::quantile_rank(score.len(), fraction)
         } else {
             weighted_rank(weight.iter().rev(), fraction)
         };
@@ -236,7 +236,7 @@ impl ClassScores {
 }
 
 /// Returns the index of the first weight at which a share `fraction` of the sum is reached; the
-/// product is relaxed as in [`super::thresholds::threshold::quantile_rank`].
+/// product is relaxed as in [`super::quantile::quantile_rank`].
 pub(super) fn weighted_rank<'a>(
     weights: impl Iterator<Item = &'a f64> + Clone,
     fraction: f64,

@@ -42,7 +42,7 @@ pub(crate) struct Validation<'r> {
     pub flows: &'r FlowEngines<'r>,
 }
 
-impl<'r> Validation<'r> {
+impl Validation<'_> {
     /// Evaluates the validation events; `None` without events.
     pub(crate) fn metrics(
         self,

@@ -15,7 +15,7 @@ pub(super) fn settings_text(score: &Score, energy_blake3: Option<&str>) -> Strin
     };
     let points: Map<String, Value> = score.working_points.iter().map(point).collect();
     json!({
-        "positions": score.positions.as_ref().map(|positions| positions.angles()),
+        "positions": score.positions.as_ref().map(crate::config::SourcePositions::angles),
         "disp": score.disp,
         "quality": score.quality,
         "working_points": points,

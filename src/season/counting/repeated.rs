@@ -120,10 +120,9 @@ impl CountedEvents {
         self.events.sort_unstable();
         let mut found = [(0_u64, None); 3]; // of other values, of equal ones, without keys
         for pair in self.events.windows(2).filter(|pair| pair[0].name == pair[1].name) {
-            let of = &mut found[match pair[0].has_keys() {
-                true => usize::from(pair[0].values == pair[1].values),
-                false => 2,
-            }];
+            let kind =
+                if pair[0].has_keys() { usize::from(pair[0].values == pair[1].values) } else { 2 };
+            let of = &mut found[kind];
             let place = |event: &CountedEvent| (event.file, event.row);
             let (first, second) = if place(&pair[0]) <= place(&pair[1]) {
                 (pair[0], pair[1])

@@ -142,6 +142,7 @@ pub(crate) struct EnergyBin {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_field_names)] // the key in season.json
 pub(crate) struct Night {
     pub night: Option<String>,
     pub telescope: Option<i64>,

@@ -6,7 +6,7 @@
 
 use crate::comm::Communicator;
 use crate::error::Result;
-use crate::statistics::thresholds::threshold::quantile_rank;
+use crate::statistics::quantile::quantile_rank;
 
 const BINS: usize = 1 << 16;
 
@@ -109,8 +109,7 @@ mod tests {
                     quantile(comm, &mine, fraction)
                 });
                 for outcome in found {
-                    let expected =
-                        crate::statistics::thresholds::threshold::quantile(&sorted, fraction);
+                    let expected = crate::statistics::quantile::quantile(&sorted, fraction);
                     assert_eq!(outcome.unwrap().map(f64::from), expected);
                 }
             }

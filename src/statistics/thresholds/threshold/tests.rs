@@ -1,4 +1,5 @@
 use super::*;
+use crate::statistics::quantile::quantile;
 
 #[test]
 fn quantile_is_inverse_distribution_function() {
