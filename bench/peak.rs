@@ -3,6 +3,8 @@
 //! It uses independent accumulators in registers, the widest instruction set, and all threads at
 //! once.
 
+#![allow(unsafe_code)] // vector instructions
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

@@ -398,5 +398,5 @@ fn importance_is_called_reliance_of_the_model() {
     let page = page.expect("a page");
     assert!(page.contains("Reliance of this model") && page.contains("--leave-one-out"));
     let printed = succeed(&mut program(&arguments!["help", "evaluate"])).stdout;
-    assert!(printed.contains("relies on"), "{printed}");
+    assert!(printed.contains("Measure the reliance of this model"), "{printed}");
 }

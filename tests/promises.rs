@@ -4,6 +4,9 @@
 //! `TAIGA_FLOW_TEST_SEED` repeats a run with this seed. `TAIGA_FLOW_TEST_DATA` names the folder of
 //! public data. `tests/run.sh` sets up everything.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // also in helpers of tests
+#![allow(unsafe_code)] // signals and limits of processes
+
 mod archive;
 mod archive_sequences;
 mod bad_input;

@@ -1,6 +1,7 @@
 //! Tests of the kernels against the reference, on every available device. A program that needs only
 //! a driver.
 #![cfg(feature = "device")]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // also in helpers of tests
 
 use taiga_flow_gpu::device::{
     Adam, Backend, DeviceBatch, DeviceFlow, DeviceInfo, Events, Weights, devices, open,

@@ -12,6 +12,8 @@
 //! fastest method depends on the network, so the first long sum tries all of them; all give the
 //! same bits.
 
+#![allow(unsafe_code)] // MPI calls without a safe wrapper
+
 use std::cell::{Cell, RefCell};
 use std::os::raw::{c_int, c_void};
 use std::time::{Duration, Instant};

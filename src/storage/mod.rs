@@ -12,6 +12,8 @@
 //! The content of the files is up to the callers. They call [`refuse_existing`] before any work to
 //! check whether an output may be replaced.
 
+#![allow(unsafe_code)] // statvfs
+
 #[cfg(test)]
 pub(crate) mod faults;
 mod identity;

@@ -1,5 +1,7 @@
 //! An open device with its queue: buffers, launches, and their errors.
 
+#![allow(unsafe_code)] // buffers of a device
+
 use super::error::{DeviceError, Result};
 use super::tuning::DeviceClass;
 use super::{Backend, DeviceInfo};

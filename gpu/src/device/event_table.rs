@@ -1,5 +1,7 @@
 //! Events that are stored on a device, for batches to refer to by index.
 
+#![allow(unsafe_code)] // buffers of a device
+
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result, expect_len};
 use super::kernels::training::{gather, place};

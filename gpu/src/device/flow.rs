@@ -1,6 +1,8 @@
 //! Code that all networks share: launches of a batch, copies to and from the device, and gradient
 //! sums.
 
+#![allow(unsafe_code)] // kernel launches
+
 use super::device::{Buffer, Device, cubes};
 use super::error::{Result, expect_len};
 use super::event_table::{EventTable, no_events};

@@ -1,5 +1,7 @@
 //! Networks with one hidden layer: one launch for all blocks.
 
+#![allow(unsafe_code)] // kernel launches
+
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
 use super::kernels::flow::{forward, inverse};

@@ -1,5 +1,7 @@
 //! Networks with several hidden layers: one launch per layer, activations in device memory.
 
+#![allow(unsafe_code)] // kernel launches
+
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
 use super::kernels::columns::{

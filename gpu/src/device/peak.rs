@@ -1,5 +1,7 @@
 //! Measures the peak rate of f32 multiply-adds.
 
+#![allow(unsafe_code)] // kernel launches
+
 use super::device::Device;
 use super::error::Result;
 use super::kernels::peak::{ACCUMULATORS, multiply_add};

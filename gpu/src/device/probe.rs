@@ -1,6 +1,8 @@
 //! Lists the devices of a backend. The runtimes panic without a driver, so list devices before
 //! opening one.
 
+#![allow(unsafe_code)] // kernel launches
+
 use super::error::{DeviceError, Result};
 use super::tuning::DeviceClass;
 use cubecl::cuda::CudaDevice;

@@ -1,5 +1,7 @@
 //! Tests of internals: exact rounding, and errors of launches.
 
+#![allow(unsafe_code)] // kernel launches
+
 use super::device::{Buffer, Device};
 use super::error::{DeviceError, Result};
 use super::kernels::fixed::{add_wide, from_fixed, is_usable, to_fixed};

@@ -1,5 +1,7 @@
 //! Weights in training on a device.
 
+#![allow(unsafe_code)] // buffers of a device
+
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
 use super::kernels::training::{adam as adam_kernel, squares};

@@ -10,6 +10,8 @@
 //! - Numbers are read as they are stored and converted here: the conversion of the library takes
 //!   longer than unpacking them.
 
+#![allow(unsafe_code)] // HDF5 records
+
 use super::rows;
 use super::types::{NumberClass, class_of, describe_type, is_unusual, numbers_of_type};
 use hdf5::sync::sync;

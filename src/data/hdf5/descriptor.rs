@@ -3,6 +3,8 @@
 //! The descriptor is duplicated, so it stays valid when the library closes its own. Reads are
 //! positioned: they leave the offset alone, which both descriptors share.
 
+#![allow(unsafe_code)] // the descriptor that HDF5 has open
+
 use crate::error::{Error, Fault, Result};
 use hdf5::{File, sync::sync};
 use hdf5_sys::h5f::H5Fget_vfd_handle;

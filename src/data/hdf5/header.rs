@@ -6,6 +6,8 @@
 //! as in the HDF5 file format specification (version 3.0, IV.A.1 and IV.A.2.i). Files with newer
 //! superblocks have checksums and are not checked; the library refuses other damage itself.
 
+#![allow(unsafe_code)] // HDF5 object headers
+
 use super::descriptor::{BytesFrom, unreadable};
 use crate::error::{Fault, Result};
 use hdf5::{File, sync::sync};

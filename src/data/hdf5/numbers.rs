@@ -7,6 +7,8 @@
 //! - The library converts numbers. Booleans are read as bytes, because a damaged file may contain a
 //!   byte that is not a valid `bool`.
 
+#![allow(unsafe_code)] // HDF5 reads of other types
+
 use super::compound::Field;
 use super::types::{NumberClass, describe_type, is_unusual, numbers_of_type};
 use super::{is_failure_of_system, read_fault, rows, text_attribute};

@@ -4,6 +4,8 @@
 //! each time and clears them again, which costs more than copying the numbers. Here a buffer keeps
 //! its memory from block to block. Callers check selection and type before.
 
+#![allow(unsafe_code)] // HDF5 reads into buffers
+
 use hdf5::sync::sync;
 use hdf5::{Dataset, Dataspace, Datatype, Error, H5Type, Result, Selection};
 use hdf5_sys::h5d::H5Dread;

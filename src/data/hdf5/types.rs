@@ -1,5 +1,7 @@
 //! Number types of HDF5 as the program reads them.
 
+#![allow(unsafe_code)] // HDF5 types
+
 use hdf5::datatype::{ByteOrder, Datatype};
 use hdf5::sync::sync;
 use hdf5::types::{IntSize, TypeDescriptor};

@@ -3,6 +3,8 @@
 //! `vectorised!` defines a function whose body is compiled three times. A call costs one branch,
 //! which is small compared with a kernel on a whole tile.
 
+#![allow(unsafe_code)] // functions compiled for one instruction set
+
 pub(super) mod lanes;
 pub(super) mod vector;
 
@@ -65,7 +67,7 @@ impl Isa {
 /// closures with much code: a closure would be compiled without the instruction set.
 macro_rules! vectorised {
     ($vis:vis fn $name:ident$(<$p:ident>)?($($arg:ident: $type:ty),* $(,)?) = $body:ident) => {
-        #[allow(clippy::too_many_arguments)]
+        #[allow(clippy::too_many_arguments, unsafe_code)]
         $vis fn $name$(<const $p: usize>)?(isa: $crate::engine::simd::Isa, $($arg: $type),*) {
             use $crate::engine::simd::{Level, vector};
             #[cfg(target_arch = "x86_64")]

@@ -5,6 +5,8 @@
 //! automatic vectorisation of such loops changed with unrelated edits, at a cost of up to a factor
 //! of fifty.
 
+#![allow(unsafe_code)] // vector instructions
+
 use super::lanes::{LANES, Lanes};
 
 /// Vectors whose lanes are summed together.

@@ -3,6 +3,8 @@
 //! Names and types are checked before anything is read, because the library fills missing fields
 //! with zeros and reports success.
 
+#![allow(unsafe_code)] // HDF5 record fields
+
 use crate::data::hdf5;
 use crate::data::hdf5::compound::check_record;
 use crate::data::hdf5::rows::stored_chunks;
