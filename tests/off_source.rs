@@ -331,7 +331,7 @@ fn differing_simulated_hadrons_are_reported() {
         off.comparison.expect("a comparison")
     };
     assert!(comparison(&model).auc.expect("an AUC") < 0.6, "{:?}", comparison(&model));
-    assert!(printed.contains("tells them apart") && !printed.contains("may learn"), "{printed}");
+    assert!(printed.contains("separates them") && !printed.contains("may learn"), "{printed}");
     let wider: Vec<ToyEvent> =
         events.iter().map(|e| ToyEvent { width: 1.4 * e.width, ..*e }).collect();
     let different = season.path("different.h5");

@@ -555,7 +555,7 @@ fn bad_files_are_refused_and_others_continue() {
     // One bad file of four, in each way.
     let spoil: [(&str, Change); 4] = [
         ("other positions", &|s| s.positions[1] = 72.0),
-        ("another unit", &|s| s.at_positions[2].1 = "rad".to_string()),
+        ("a different unit", &|s| s.at_positions[2].1 = "rad".to_string()),
         ("'score'", &|s| s.at_positions.retain(|(name, _, _)| name != "score")),
         ("quality cuts", &|s| s.quality = None),
     ];

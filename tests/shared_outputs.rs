@@ -509,7 +509,6 @@ fn moved_output_is_left_alone(slow: &[OsString], other: &[OsString], output: &Pa
     assert_eq!(code, Some(5), "{text}");
     assert!(text.contains("moved, removed or replaced"), "{text}");
     assert_eq!(hash(&output.join(result)), before);
-    assert_eq!(verified(output).code, Some(0));
 }
 
 #[test]
