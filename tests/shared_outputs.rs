@@ -509,6 +509,8 @@ fn moved_output_is_left_alone(slow: &[OsString], other: &[OsString], output: &Pa
     assert_eq!(code, Some(5), "{text}");
     assert!(text.contains("moved, removed or replaced"), "{text}");
     assert_eq!(hash(&output.join(result)), before);
+    let outcome = verified(output);
+    assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
 }
 
 #[test]

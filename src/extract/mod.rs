@@ -152,7 +152,7 @@ fn extract_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> R
     if is_read_only && !left.jobs.is_empty() {
         preflight::shared_folder(comm, output)?; // returns the reason why writing fails
     }
-    let begin = || begin(&left, options, (&start, &settings), &earlier);
+    let begin = || begin(&left, options, (&start, &settings), (&earlier, identity));
     sync_result(comm, if is_root(comm) { begin() } else { Ok(()) })?;
     if is_root(comm) {
         log::info!(
@@ -203,13 +203,16 @@ fn begin(
     left: &Assignment,
     options: &Options,
     (start, settings): (&Start, &str),
-    earlier: &EarlierExtractions,
+    (earlier, folder): (&EarlierExtractions, &FolderIdentity),
 ) -> Result<()> {
     if left.jobs.is_empty() {
         return Ok(());
     }
     start.note(&options.output, WHOLE)?;
+    // The manifest and the ledgers of another command must not be removed.
+    folder.check()?;
     Summary::begin(&options.output, settings, earlier)?;
+    folder.check()?;
     if start.clears_ledgers(!earlier.files.is_empty()) {
         ledger::remove_all(&options.output)?;
     }

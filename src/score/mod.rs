@@ -155,7 +155,7 @@ fn score_all(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     }
     let left_out = inputs.left_out.clone();
     let empty = Summary { left_out, ..Summary::empty(&hash, &plan, &settings) };
-    opening.begin(&plan, &found, &earlier, empty.clone())?;
+    opening.begin(&plan, &found, (&earlier, folder), empty.clone())?;
     if is_root(comm) {
         let (files, ranks) = (assignment.jobs.len(), comm.size());
         log::info!("scoring {files} file(s) on {ranks} rank(s); {}", scorer.describe());

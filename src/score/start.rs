@@ -11,7 +11,7 @@ use crate::dataset::assignment::Assignment;
 use crate::dataset::output::ledger;
 use crate::dataset::output::started::Start;
 use crate::error::Result;
-use crate::storage;
+use crate::storage::{self, FolderIdentity};
 
 /// Settings and files of a scoring before its first file is scored.
 pub(super) struct ScoringStart<'a> {
@@ -68,12 +68,12 @@ impl ScoringStart<'_> {
         &self,
         plan: &ScoringPlan,
         found: &[SurveyedFile],
-        earlier: &EarlierScores,
+        (earlier, folder): (&EarlierScores, &FolderIdentity),
         empty: Summary,
     ) -> Result<()> {
         let on_root = || {
             survey::check_room(self.assignment, found, plan, self.options)?;
-            self.begin_on_root(found, earlier, empty)
+            self.begin_on_root(found, (earlier, folder), empty)
         };
         sync_result(self.comm, if is_root(self.comm) { on_root() } else { Ok(()) })
     }
@@ -81,7 +81,7 @@ impl ScoringStart<'_> {
     fn begin_on_root(
         &self,
         found: &[SurveyedFile],
-        earlier: &EarlierScores,
+        (earlier, folder): (&EarlierScores, &FolderIdentity),
         empty: Summary,
     ) -> Result<()> {
         let ScoringStart { comm, options, assignment, start, suspects, .. } = *self;
@@ -94,7 +94,10 @@ impl ScoringStart<'_> {
             return Ok(());
         }
         start.note(&options.output, options.shard)?;
+        // The manifest and the ledgers of another command must not be removed.
+        folder.check()?;
         earlier::begin(earlier, options, empty)?;
+        folder.check()?;
         let clears_ledgers = start.clears_ledgers(!earlier.files.is_empty());
         shards::begin(options, comm.size(), clears_ledgers)?;
         // Ledgers that were removed listed them.
