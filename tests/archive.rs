@@ -443,8 +443,7 @@ fn verify_finds_changed_removed_and_added_files() {
     let report = json(&verify);
     assert_eq!(report["model_blake3"], hash(&trained.model));
     let copy = folder.path().join("run");
-    let copied = std::process::Command::new("cp").arg("-a").args([&trained.run, &copy]).status();
-    assert!(copied.expect("cp").success());
+    crate::support::copy(&trained.run, &copy);
     let model = copy.join("model.safetensors");
     let mut bytes = std::fs::read(&model).expect("a model");
     let at = bytes.len() - 5;
@@ -455,9 +454,19 @@ fn verify_finds_changed_removed_and_added_files() {
     assert!(outcome.stdout.contains("wrong: model.safetensors"), "{}", outcome.stdout);
 }
 
+/// Scores with one more setting, which must be refused before anything is written.
+fn refuse_setting(set: &str, expected: &str) {
+    let (trained, folder) = (trained(), folder());
+    let output = folder.path().join("scores");
+    let command = score(&trained.model, &output, &trained.gamma, &["--set", set]);
+    let outcome = run(&mut program(&command));
+    assert_eq!(outcome.code, Some(USAGE), "{set}: {}", outcome.stderr);
+    assert!(outcome.stderr.contains(expected), "{set}: {}", outcome.stderr);
+    assert!(!output.exists(), "{set}");
+}
+
 #[test]
 fn conflicting_options_are_refused_before_work() {
-    let (trained, folder) = (trained(), folder());
     for (set, expected) in [
         ("score.columns=[\"theta2\"]", "score.positions"),
         ("score.columns=[\"gammaness\"]", "cannot compute gammaness"),
@@ -468,18 +477,12 @@ fn conflicting_options_are_refused_before_work() {
         ("score.columms=[\"score\"]", "did you mean 'columns'?"),
         ("score.energy_table=\"nowhere.toml\"", "energy table"),
     ] {
-        let output = folder.path().join("scores");
-        let outcome =
-            run(&mut program(&score(&trained.model, &output, &trained.gamma, &["--set", set])));
-        assert_eq!(outcome.code, Some(USAGE), "{set}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains(expected), "{set}: {}", outcome.stderr);
-        assert!(!output.exists(), "{set}");
+        refuse_setting(set, expected);
     }
 }
 
 #[test]
 fn points_and_cuts_without_meaning_are_refused() {
-    let (trained, folder) = (trained(), folder());
     let point = |name: &str, threshold: f64| format!("{{name=\"{name}\",threshold={threshold:?}}}");
     let twice = format!("score.working_points=[{},{}]", point("a", -5.0), point("a", -9.0));
     for (set, expected) in [
@@ -488,11 +491,6 @@ fn points_and_cuts_without_meaning_are_refused() {
         ("score.quality.size={min=5,max=5}", "min below max"),
         ("score.quality.size={}", "min, max or both"),
     ] {
-        let output = folder.path().join("scores");
-        let outcome =
-            run(&mut program(&score(&trained.model, &output, &trained.gamma, &["--set", set])));
-        assert_eq!(outcome.code, Some(USAGE), "{set}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains(expected), "{set}: {}", outcome.stderr);
-        assert!(!output.exists(), "{set}");
+        refuse_setting(set, expected);
     }
 }

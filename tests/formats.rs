@@ -3,7 +3,7 @@
 //! `tests/data/version-0.1.0` has a model, a stopped run, scores and an extraction. Their inputs
 //! are simulated again here: the same seed gives the same bytes.
 
-use crate::support::{arguments, folder, hash, json, program, succeed};
+use crate::support::{arguments, copy, folder, hash, json, program, succeed};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -14,21 +14,9 @@ fn stored(name: &str) -> PathBuf {
 
 /// Copies a stored folder, so that a command may write into it.
 fn copied(name: &str, folder: &Path) -> PathBuf {
-    let copy = folder.join(name);
-    copy_folder(&stored(name), &copy);
-    copy
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("a copy");
-        }
-    }
+    let target = folder.join(name);
+    copy(&stored(name), &target);
+    target
 }
 
 /// Writes an input of the stored files again.

@@ -1,18 +1,16 @@
 //! `verify` checks that the records and the model of a run folder belong together.
 
-use crate::support::{Case, arguments, program, run, seed, succeed, tree};
+use crate::support::{Case, arguments, copy, program, run, seed, succeed, tree};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const INPUT: i32 = 3;
 const SHORT: &str = "[train]\nepochs = 4\nbatch = 512\nshards = 2\npatience = 0\n\
                      [run]\ncheckpoint_seconds = 0\n";
 
 fn copied(run: &Path, name: &str) -> PathBuf {
-    let copy = run.with_file_name(name);
-    let status = Command::new("cp").arg("-a").args([run, &copy]).status();
-    assert!(status.expect("cp").success());
-    copy
+    let target = run.with_file_name(name);
+    copy(run, &target);
+    target
 }
 
 /// Returns the files that `verify` reports, and its output.
@@ -96,8 +94,7 @@ fn missing_or_altered_record_is_named() {
 fn exchange_checkpoints(run_folder: &Path, other: &Path) {
     let own = run_folder.join("checkpoints");
     std::fs::remove_dir_all(&own).expect("checkpoints");
-    let copy = Command::new("cp").arg("-a").args([&other.join("checkpoints"), &own]).status();
-    assert!(copy.expect("cp").success());
+    copy(&other.join("checkpoints"), &own);
 }
 
 #[test]
@@ -166,8 +163,7 @@ fn run_folder_is_refused_as_an_output() {
     // Scores that an earlier version wrote to a run folder are also verified.
     let scores = case.at("scores");
     succeed(&mut program(&arguments!["score", "-m", &model, "-o", &scores, &gamma]));
-    let copy = Command::new("cp").arg("-a").args([&scores.join("."), &whole]).status();
-    assert!(copy.expect("cp").success());
+    copy(&scores.join("."), &whole);
     let (names, printed) = wrong(&whole);
     assert!(
         names.is_empty() && printed.contains("checkpoint") && printed.contains("rows"),

@@ -236,6 +236,12 @@ fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
+/// Copies a file or folder with its times, or with `from` ending in `/.` what is in the folder.
+pub fn copy(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(status.expect("cp").success(), "{} to {}", from.display(), to.display());
+}
+
 /// Returns the blake3 hash of a file.
 pub fn hash(path: &Path) -> String {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

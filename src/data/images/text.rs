@@ -14,6 +14,7 @@
 use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::text::convert::run_of_name;
 use crate::data::text::key_of_bytes;
+use crate::data::text::lines::{BYTE_ORDER_MARK, warn_of_last_line};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::FOCAL_LENGTH_CM;
 use std::collections::HashMap;
@@ -21,8 +22,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Mark of UTF-8 that some programs write at the start of a text.
-const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Longest line [bytes].
 const LONGEST_LINE: u64 = 4096;
 /// Difference below which positions are equal [cm]. They are written with three or four digits.
@@ -277,16 +276,11 @@ impl HashedLines {
                     return Err(self.fault("line is too long"));
                 }
                 if self.hash.is_some() {
-                    log::warn!(
-                        "{}: the last line (row {}) has no line end: if the file is an incomplete \
-                         copy, its last value is wrong",
-                        self.path.display(),
-                        self.number
-                    );
+                    warn_of_last_line(&self.path, self.number);
                 }
             }
             if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
-                self.line.drain(..BYTE_ORDER_MARK.len_utf8());
+                self.line.drain(..BYTE_ORDER_MARK.len());
             }
             if !self.line.trim().is_empty() {
                 return Ok(true);

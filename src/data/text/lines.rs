@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Longest line. A file with longer lines is binary or has no line ends.
 pub(crate) const MAX_LINE_BYTES: usize = 65_536;
 /// Mark of UTF-8 that some programs (spreadsheets) write at the start of a text.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(in crate::data) const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// Bytes per read.
 pub(super) const BUFFER: usize = 1 << 20;
 
@@ -78,12 +78,7 @@ impl TextLines {
                 if line.0 == line.1 {
                     return Ok(None);
                 }
-                log::warn!(
-                    "{}: the last line (row {}) has no line end: if the file is an incomplete copy, \
-                     its last value is wrong",
-                    self.path.display(),
-                    self.number + 1
-                );
+                warn_of_last_line(&self.path, self.number + 1);
                 return Ok(Some(line));
             }
             let pending = self.buffer.len() - self.begin;
@@ -110,7 +105,7 @@ impl TextLines {
             }
         };
         self.buffer.truncate(pending + count);
-        if self.hasher.count() == 0 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+        if self.hasher.count() == 0 && self.buffer.starts_with(BYTE_ORDER_MARK.as_bytes()) {
             self.begin = BYTE_ORDER_MARK.len();
         }
         self.hasher.update(&self.buffer[pending..]);
@@ -122,6 +117,15 @@ impl TextLines {
     pub(crate) fn place(&self, fault: Fault) -> Error {
         fault.file(&self.path).row(self.number).input()
     }
+}
+
+/// Warns of a last line without a line end, which a complete text has.
+pub(in crate::data) fn warn_of_last_line(path: &Path, row: u64) {
+    log::warn!(
+        "{}: the last line (row {row}) has no line end: if the file is an incomplete copy, its last \
+         value is wrong",
+        path.display()
+    );
 }
 
 /// Returns the error of a failed read.

@@ -2,13 +2,13 @@
 //!
 //! - A line that does not match the schema is an error with its number and column. No line is
 //!   skipped, and no value is guessed.
-//! - Memory is bounded by one block of rows and one line, and a line by [`MAX_LINE_BYTES`].
+//! - Memory is bounded by one block of rows and one line, and a line by [`lines::MAX_LINE_BYTES`].
 //! - All bytes are hashed during reading, so that a change of the file is detected.
 //!
 //! `convert` handles files and outputs.
 
 pub mod convert;
-mod lines;
+pub(super) mod lines;
 mod number;
 mod plan;
 pub(crate) mod writer;
