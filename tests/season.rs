@@ -582,12 +582,13 @@ fn bad_files_are_refused_and_others_continue() {
     let mut near = runs.clone();
     near.iter_mut().for_each(|s| s.source_offset = Some([0.2, 0.2]));
     season(&written(&at("near"), &near), 3, &["too near"]);
-    // An output folder that is not writable.
+    // An output folder that is a file.
     let scores = written(&at("good"), &runs);
     let in_the_way = at("in-the-way");
     std::fs::write(&in_the_way, "a file").unwrap();
     let outcome = run(&mut program(&arguments!["season", &scores, "-o", &in_the_way]));
-    assert_eq!(outcome.code, Some(5), "{}", outcome.stderr);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("not a folder"), "{}", outcome.stderr);
     // An existing report is refused without `--overwrite`.
     let again = arguments!["season", &scores, "-o", &at("again")];
     succeed(&mut program(&again));

@@ -4,8 +4,7 @@
 //! training. Defaults belong to the methods, not to any data set.
 
 use super::range::check;
-use super::{Class, Config};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -252,64 +251,8 @@ fn default_reach() -> f64 {
     4.0
 }
 
-impl Config {
-    /// Checks that mode, anomalies and fine-tuning match, and their numbers.
-    pub(super) fn validate_modes(&self) -> Result<()> {
-        let mode = self.model.mode;
-        if mode == Mode::Ratio && self.model.normal == Class::Hadron {
-            return Err(wrong(
-                "model.normal",
-                "gamma: the score of a ratio is log p(gamma) − log p(hadron)",
-            ));
-        }
-        let rule = self.calibration.rule;
-        if let Some(ThresholdRule::GammaEfficiency(share) | ThresholdRule::HadronSurvival(share)) =
-            rule
-        {
-            let allowed = share > 0.0 && share < 1.0;
-            check("calibration.rule", share, allowed, "a share between 0 and 1")?;
-        }
-        self.calibration.observation()?;
-        let is_usable = match self.calibration.rule {
-            None => true,
-            Some(ThresholdRule::GammaEfficiency(_)) => {
-                mode == Mode::Ratio || self.model.normal == Class::Gamma
-            }
-            Some(_) => mode == Mode::Ratio,
-        };
-        if !is_usable {
-            return Err(wrong("calibration.rule", "a rule that uses only classes of this mode"));
-        }
-        match (&self.anomalies, mode.is_synthetic()) {
-            (None, true) => {
-                return Err(wrong("anomalies", "a section [anomalies] with generators"));
-            }
-            (Some(_), false) => {
-                return Err(wrong(
-                    "anomalies",
-                    "mode = \"synthetic-push\" or \"synthetic-ratio\", or no section [anomalies]",
-                ));
-            }
-            (anomalies, _) => anomalies.iter().try_for_each(Anomalies::validate)?,
-        }
-        match (&self.fine_tune, mode) {
-            (Some(_), Mode::OneClass) => {
-                Err(wrong("fine_tune", "no section [fine_tune] with mode = \"one-class\""))
-            }
-            (None, Mode::SyntheticPush) => {
-                Err(wrong("fine_tune", "a section [fine_tune]: the push follows the likelihood"))
-            }
-            (fine_tune, _) => fine_tune.iter().try_for_each(FineTune::validate),
-        }
-    }
-}
-
-fn wrong(name: &str, expected: &str) -> Error {
-    Fault::new(format!("configuration: {name} does not fit the mode")).expected(expected).usage()
-}
-
 impl Anomalies {
-    fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self) -> Result<()> {
         check(
             "anomalies.attempts",
             self.attempts,
@@ -376,7 +319,7 @@ impl Generator {
 }
 
 impl FineTune {
-    fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self) -> Result<()> {
         let p = &self.push;
         let numbers = [
             ("learning_rate", self.learning_rate, self.learning_rate > 0.0, "above 0"),
