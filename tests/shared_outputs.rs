@@ -752,7 +752,7 @@ fn outputs_of_another_command_are_refused() {
             }
         }
     }
-    // The own command goes on.
+    // The own command continues.
     succeed(program(&score(&scores)).arg("--overwrite"));
     succeed(program(&extract(&extracted)).arg("--overwrite"));
 }

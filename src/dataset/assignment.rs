@@ -230,16 +230,19 @@ fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Li
     Ok(jobs.into_iter().map(ListedInput::Job).chain(unusable).collect())
 }
 
-/// Refuses inputs below a new output folder: the next start could not tell them from outputs. The
-/// protection of inputs refuses one that its own output would replace.
+/// Refuses inputs below a new output folder: the next start could not distinguish them from outputs.
+/// The protection of inputs refuses one that its own output would replace.
 fn refuse_inputs_below(jobs: &[Job], output: &Path) -> Result<()> {
-    let begun = [ledger::FOLDER, MANIFEST].iter().any(|name| output.join(name).exists());
+    // A restart does not resolve the paths of a whole archive again.
+    if [ledger::FOLDER, MANIFEST].iter().any(|name| output.join(name).exists()) {
+        return Ok(());
+    }
     let Ok(folder) = output.canonicalize() else { return Ok(()) };
     let is_below = |job: &&Job| {
         let input = job.input.canonicalize().unwrap_or_default();
         input.strip_prefix(&folder).is_ok_and(|place| place != Path::new(&job.name))
     };
-    match jobs.iter().find(is_below).filter(|_| !begun) {
+    match jobs.iter().find(is_below) {
         None => Ok(()),
         Some(job) => Err(Fault::new("the output folder contains an input of the same command")
             .file(&job.input)

@@ -85,10 +85,9 @@ impl ScoringStart<'_> {
         empty: Summary,
     ) -> Result<()> {
         let ScoringStart { comm, options, assignment, start, suspects, .. } = *self;
-        let left = assignment.jobs.iter().zip(found);
-        let left =
-            left.filter(|(_, found)| matches!(found, SurveyedFile::Rows(_))).map(|(job, _)| job);
-        let left: Vec<_> = left.collect();
+        let jobs = assignment.jobs.iter().zip(found);
+        let left = jobs.filter(|(_, found)| matches!(found, SurveyedFile::Rows(_)));
+        let left: Vec<_> = left.map(|(job, _)| job).collect();
         resume::remove_leftovers(options)?;
         if left.is_empty() {
             return Ok(());

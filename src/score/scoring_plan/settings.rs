@@ -3,7 +3,7 @@
 //! `season` compares these texts between files. `settings_blake3` cannot be compared: it depends on
 //! the schema, which may differ between the inputs of one scoring.
 
-use crate::config::{Score, WorkingPoint};
+use crate::config::{Score, SourcePositions, WorkingPoint};
 use serde_json::{Map, Value, json};
 
 /// Returns the settings as JSON: angles of the positions [deg], the choice of DISP, bounds of the
@@ -15,7 +15,7 @@ pub(super) fn settings_text(score: &Score, energy_blake3: Option<&str>) -> Strin
     };
     let points: Map<String, Value> = score.working_points.iter().map(point).collect();
     json!({
-        "positions": score.positions.as_ref().map(crate::config::SourcePositions::angles),
+        "positions": score.positions.as_ref().map(SourcePositions::angles),
         "disp": score.disp,
         "quality": score.quality,
         "working_points": points,

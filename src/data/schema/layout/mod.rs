@@ -120,7 +120,7 @@ impl TableLayout {
     /// Opens a column; returns `None` if it is not numeric, such as a text, an image or a group.
     ///
     /// # Errors
-    /// `Input` if the column is damaged: a failed read says nothing about its type.
+    /// `Input` if the column is damaged: a failed read does not show its type.
     pub fn numeric_column(&self, path: &Path, name: &str) -> Result<Option<StoredColumn>> {
         let is_numeric = match &self.columns {
             LayoutColumns::Datasets { group, .. } => {
