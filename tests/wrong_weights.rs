@@ -140,6 +140,6 @@ fn event_causing_divergence_is_named_with_row() {
     ];
     let outcome = run(&mut program(&train));
     assert_eq!(outcome.code, Some(DIVERGED), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("the weights themselves"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the weights have diverged"), "{}", outcome.stderr);
     assert!(!output.join("model.safetensors").exists());
 }
