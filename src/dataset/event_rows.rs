@@ -1,5 +1,11 @@
 //! Events in memory, in chunks: growing never copies or doubles the memory.
 
+use crate::config::Feature;
+use crate::data::schema::features;
+use crate::data::selection::Selection;
+use crate::data::table::Block;
+use crate::error::Result;
+
 /// Events of a chunk.
 const CHUNK_EVENTS: usize = 4096;
 
@@ -45,6 +51,25 @@ impl EventRows {
         }
     }
 
+    /// Adds the features and the weight of a row; `uniform` draws the noise of a feature.
+    pub(super) fn push_event(
+        &mut self,
+        selection: &Selection,
+        block: &Block,
+        row: usize,
+        uniform: impl Fn(usize) -> f64,
+    ) -> Result<()> {
+        let features = selection.features().iter().enumerate();
+        self.push(
+            features
+                .map(|(d, feature)| dequantised(feature, block.quantities[d][row], || uniform(d))),
+        );
+        if selection.has_weight() {
+            self.weights.push(selection.weight(block, row)? as f32);
+        }
+        Ok(())
+    }
+
     /// Returns the loss weights (events); `None` if all are 1.
     pub(crate) fn weights(&self) -> Option<&[f32]> {
         (!self.weights.is_empty()).then_some(&self.weights)
@@ -74,4 +99,14 @@ impl EventRows {
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.chunks.iter().flat_map(|c| c.chunks_exact(self.features))
     }
+}
+
+/// Returns a value with uniform noise of the quantum of its feature; `uniform` draws from 0 to 1.
+fn dequantised(feature: &Feature, x: f32, uniform: impl FnOnce() -> f64) -> f32 {
+    if feature.quantum == 0.0 {
+        return x;
+    }
+    let noisy = (f64::from(x) + feature.quantum * (uniform() - 0.5)) as f32;
+    // Noise must not move a value out of the domain of the transform.
+    if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
 }

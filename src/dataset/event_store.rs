@@ -12,7 +12,7 @@ pub(crate) use super::row_counts::{RowCounts, check_budget};
 use super::sketch::{self, Sketches};
 use super::source::{RowUse, Source, request};
 use crate::comm::{Communicator, Work, gather_slots};
-use crate::config::{Class, Feature, Transform};
+use crate::config::{Class, Transform};
 use crate::data::schema::features::{self, Moments, ScaledFeature};
 use crate::data::selection::shards::{Dealing, epoch_order, step_range};
 use crate::data::selection::split::{Part, Splitter};
@@ -170,6 +170,7 @@ impl EventStore {
         counts: &mut RowCounts,
     ) -> Result<()> {
         let noise = Stream::new(row_selection.seed, "dequantise", &[]);
+        let features = self.features as u64;
         let shard = &mut self.shards[slot as usize];
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
         let mut outcome = SelectionOutcome::default();
@@ -182,21 +183,13 @@ impl EventStore {
             }
             let row_use = seen.row_use(block, row, status == 0);
             if status != 0 {
-                let fails_cut = || row_selection.selection.fails_cut(block, row);
-                counts.add_unusable(status, fails_cut);
+                counts.add_unusable(status, || row_selection.selection.fails_cut(block, row));
                 continue;
             }
             if row_use == RowUse::OnSource {
                 counts.on_source += 1;
                 continue;
             }
-            let number = (first + row as u64) * self.features as u64;
-            let event =
-                row_selection.selection.features().iter().enumerate().map(|(d, feature)| {
-                    dequantised(feature, block.quantities[d][row], || {
-                        noise.uniform(number + d as u64)
-                    })
-                });
             let part = match row_use {
                 RowUse::HeldOut => Part::Test,
                 _ => part_of(row_selection, block, row),
@@ -216,10 +209,9 @@ impl EventStore {
                 let class = row_selection.class.code();
                 sketches.insert(&names_of(row_selection.selection, block, row, class, keyed));
             }
-            rows.push(event);
-            if row_selection.selection.has_weight() {
-                rows.weights.push(row_selection.selection.weight(block, row)? as f32);
-            }
+            let number = first + row as u64;
+            let uniform = |d: usize| noise.uniform(number * features + d as u64);
+            rows.push_event(row_selection.selection, block, row, uniform)?;
             if row_selection.selection.has_bins() && part != Part::Train {
                 let value = |column: usize| f64::from(block.quantities[column][row]);
                 rows.bins.push(row_selection.selection.bin(value));
@@ -482,16 +474,6 @@ impl EventStore {
             events.weights.extend(places.iter().map(|place| weights[*place as usize]));
         }
     }
-}
-
-/// Returns a value with uniform noise of the quantum of its feature; `uniform` draws from 0 to 1.
-fn dequantised(feature: &Feature, x: f32, uniform: impl FnOnce() -> f64) -> f32 {
-    if feature.quantum == 0.0 {
-        return x;
-    }
-    let noisy = (f64::from(x) + feature.quantum * (uniform() - 0.5)) as f32;
-    // Noise must not move a value out of the domain of the transform.
-    if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
 }
 
 fn part_of(row_selection: &RowSelection, block: &Block, row: usize) -> Part {

@@ -16,7 +16,7 @@ use crate::data::selection::{CUT, Selection, UNUSABLE};
 use crate::data::table::{Block, InputFile, Request, Table};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model, OffSourceCard};
-use crate::statistics::Bounds;
+use crate::statistics::{Bounds, Calibration};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -230,19 +230,24 @@ impl Scorer {
         let rows = scored.chi2.par_iter_mut().with_min_len(ROWS_TOGETHER).zip(status);
         rows.filter(|(_, status)| *status & UNUSABLE != 0).for_each(|(chi2, _)| *chi2 = f32::NAN);
         if let Some(calibration) = &self.card.calibration {
-            let scores = || scored.score.par_iter().with_min_len(ROWS_TOGETHER);
-            let gammaness = |s: &f32| calibration.gammaness(f64::from(*s)) as f32;
-            scores().map(gammaness).collect_into_vec(&mut scored.gammaness);
-            let posterior = |s: &f32| calibration.posterior(f64::from(*s)) as f32;
-            scores().map(posterior).collect_into_vec(&mut scored.posterior);
-            // The prior is the share among events that pass the cuts.
-            if calibration.cut_efficiency.is_some() {
-                let rows = scored.posterior.par_iter_mut().with_min_len(ROWS_TOGETHER).zip(status);
-                let outside = rows.filter(|(_, status)| *status & CUT != 0);
-                outside.for_each(|(posterior, _)| *posterior = f32::NAN);
-            }
+            calibrate(calibration, scored);
         }
         Ok(())
+    }
+}
+
+/// Computes gammaness and posterior of all scores.
+fn calibrate(calibration: &Calibration, scored: &mut Scored) {
+    let scores = || scored.score.par_iter().with_min_len(ROWS_TOGETHER);
+    let gammaness = |s: &f32| calibration.gammaness(f64::from(*s)) as f32;
+    scores().map(gammaness).collect_into_vec(&mut scored.gammaness);
+    let posterior = |s: &f32| calibration.posterior(f64::from(*s)) as f32;
+    scores().map(posterior).collect_into_vec(&mut scored.posterior);
+    // The prior is the share among events that pass the cuts.
+    if calibration.cut_efficiency.is_some() {
+        let rows = scored.posterior.par_iter_mut().with_min_len(ROWS_TOGETHER).zip(&scored.status);
+        let outside = rows.filter(|(_, status)| *status & CUT != 0);
+        outside.for_each(|(posterior, _)| *posterior = f32::NAN);
     }
 }
 

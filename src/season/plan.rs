@@ -63,29 +63,7 @@ impl SeasonPlan {
                 matches!(column, Some("score" | ""))
             }
         };
-        let many = head.positions.len();
-        if many > MAX_POSITIONS {
-            return Err(Fault::new("too many positions")
-                .expected(format!("at most {MAX_POSITIONS}"))
-                .found(many)
-                .input());
-        }
-        let mut kept = vec![true; many];
-        for angle in &settings.positions.drop {
-            let turned = |p: &f64| libm::fabs(libm::remainder(p - angle, 360.0)) < 0.01;
-            match head.positions.iter().position(turned) {
-                Some(0) => {
-                    return Err(Fault::new("the source's own position cannot be dropped").usage());
-                }
-                Some(k) => kept[k] = false,
-                None => {
-                    return Err(Fault::new("no such position to drop")
-                        .expected(format!("one of {:?} deg", head.positions))
-                        .found(angle)
-                        .usage());
-                }
-            }
-        }
+        let kept = kept_positions(head, &settings.positions.drop)?;
         if let Some(name) = settings.cuts.keys().find(|name| !head.of_position.contains(name)) {
             return Err(Fault::new(format!("no column '{name}' to cut on"))
                 .expected(format!("one of {}", head.of_position.join(", ")))
@@ -95,28 +73,8 @@ impl SeasonPlan {
         if !simulated {
             check_shower_key(head, &settings.shower_key)?;
         }
-        let bit = |name: &str| head.quality_bits.iter().position(|known| known == name);
         let all = (0..head.quality_bits.len().min(32)).fold(0_u32, |bits, i| bits | 1 << i);
-        let mut ignored = 0;
-        for name in &settings.quality.ignore {
-            ignored |= 1
-                << bit(name).ok_or_else(|| {
-                    Fault::new(format!("no quality cut '{name}' to ignore"))
-                        .expected(format!("one of {}", head.quality_bits.join(", ")))
-                        .usage()
-                })?;
-        }
-        // A quality cut is named by its quantity: `weather_mark > 5`.
-        let word = |text: &str| {
-            let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
-            text[..end.unwrap_or(text.len())].to_lowercase()
-        };
-        let is_of_time = |name: &String| {
-            settings.quality.of_time.iter().any(|known| known.to_lowercase() == word(name))
-        };
-        let of_time = head.quality_bits.iter().enumerate().take(32);
-        let of_time =
-            of_time.filter(|(_, name)| is_of_time(name)).fold(0, |bits, (i, _)| bits | 1 << i);
+        let ignored = ignored_bits(head, &settings.quality.ignore)?;
         Ok(SeasonPlan {
             passing,
             label,
@@ -126,7 +84,7 @@ impl SeasonPlan {
             kept,
             quality_bits: head.quality_bits.clone(),
             quality: all & !ignored,
-            of_time: of_time & !ignored,
+            of_time: bits_of_time(head, &settings.quality.of_time) & !ignored,
             cuts: settings.cuts.iter().map(|(name, cut)| (name.clone(), *cut)).collect(),
             gap_ns: (settings.time.gap * 1e9) as i64,
             edges: settings.energy.edges.clone(),
@@ -197,6 +155,60 @@ impl SeasonPlan {
             .threshold
             .map_or("thresholds by bins".to_string(), |threshold| threshold.to_string()))
     }
+}
+
+/// Returns which positions are counted: all but those in `dropped` [deg].
+fn kept_positions(head: &Head, dropped: &[f64]) -> Result<Vec<bool>> {
+    let many = head.positions.len();
+    if many > MAX_POSITIONS {
+        return Err(Fault::new("too many positions")
+            .expected(format!("at most {MAX_POSITIONS}"))
+            .found(many)
+            .input());
+    }
+    let mut kept = vec![true; many];
+    for angle in dropped {
+        let is_here = |p: &f64| libm::fabs(libm::remainder(p - angle, 360.0)) < 0.01;
+        match head.positions.iter().position(is_here) {
+            Some(0) => {
+                return Err(Fault::new("the source's own position cannot be dropped").usage());
+            }
+            Some(k) => kept[k] = false,
+            None => {
+                return Err(Fault::new("no such position to drop")
+                    .expected(format!("one of {:?} deg", head.positions))
+                    .found(angle)
+                    .usage());
+            }
+        }
+    }
+    Ok(kept)
+}
+
+/// Returns the bits of the quality cuts with these names.
+fn ignored_bits(head: &Head, names: &[String]) -> Result<u32> {
+    names.iter().try_fold(0, |bits, name| {
+        let known = head.quality_bits.iter().position(|known| known == name);
+        let bit = known.ok_or_else(|| {
+            Fault::new(format!("no quality cut '{name}' to ignore"))
+                .expected(format!("one of {}", head.quality_bits.join(", ")))
+                .usage()
+        })?;
+        Ok(bits | 1 << bit)
+    })
+}
+
+/// Returns the bits of the quality cuts on these quantities. A cut is named by its quantity, as in
+/// `weather_mark > 5`.
+fn bits_of_time(head: &Head, quantities: &[String]) -> u32 {
+    let quantity = |cut: &str| {
+        let end = cut.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+        cut[..end.unwrap_or(cut.len())].to_lowercase()
+    };
+    let is_of_time =
+        |cut: &str| quantities.iter().any(|known| known.to_lowercase() == quantity(cut));
+    let cuts = head.quality_bits.iter().enumerate().take(32);
+    cuts.filter(|(_, cut)| is_of_time(cut)).fold(0, |bits, (i, _)| bits | 1 << i)
 }
 
 /// Refuses counts of one model with different thresholds under the name of one working point.

@@ -106,12 +106,7 @@ impl PipelineContext<'_> {
             }
             Task::File { .. } => facts,
             Task::Merge { job: index } => {
-                let path = |(start, end): &(u64, u64)| -> (PathBuf, Range<u64>) {
-                    (pieces::path_of(&options.output, &job.name, &(*start..*end)), *start..*end)
-                };
-                let paths: Vec<_> = self.pieces[*index].iter().map(path).collect();
-                let made = (made_of.settings.as_str(), opened.stamps[0].as_str());
-                pieces::merge(&paths, made, &opened.specs, &mut output, report_progress)?
+                self.merge_pieces(*index, opened, &mut output, report_progress)?
             }
         };
         facts.refuse_wrong_geometry(&job.input)?;
@@ -127,7 +122,7 @@ impl PipelineContext<'_> {
             unusable: counts.unusable,
             outside: counts.outside,
             implausible_times: counts.implausible_times,
-            warnings: facts.warnings.clone(),
+            warnings: facts.warnings,
             status: counts.by_name(),
         };
         let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
@@ -142,5 +137,22 @@ impl PipelineContext<'_> {
             storage::remove_folder(&pieces::folder_of(&options.output, &job.name))?;
         }
         Ok(Some(file))
+    }
+
+    /// Appends all pieces of a long file to its output.
+    fn merge_pieces(
+        &self,
+        job: usize,
+        opened: &OpenedTask,
+        output: &mut ScoreOutput,
+        report_progress: impl Fn() + Copy,
+    ) -> Result<Facts> {
+        let name = &self.assignment.jobs[job].name;
+        let path = |(start, end): &(u64, u64)| -> (PathBuf, Range<u64>) {
+            (pieces::path_of(&self.options.output, name, &(*start..*end)), *start..*end)
+        };
+        let paths: Vec<_> = self.pieces[job].iter().map(path).collect();
+        let made = (opened.made_of.settings.as_str(), opened.stamps[0].as_str());
+        pieces::merge(&paths, made, &opened.specs, output, report_progress)
     }
 }

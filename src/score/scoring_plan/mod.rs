@@ -41,7 +41,7 @@ pub(crate) struct ScoringPlan {
     /// Working points; without a threshold, those of the model's bins apply.
     pub working_points: Vec<WorkingPoint>,
     bins: Option<ThresholdBins>,
-    energy: Option<(EnergyTable, usize, Option<usize>)>, // with the slots of size and dist
+    energy: Option<EnergySlots>,
     copy: Vec<(usize, String)>,
     columns: Vec<(ScoreColumn, usize, String)>, // which flow's, and its name
     status: bool,
@@ -51,6 +51,9 @@ pub(crate) struct ScoringPlan {
     /// Bounds of the training events, if the model card has them.
     bounds: Option<Bounds>,
 }
+
+/// Energy table with the slots of size and dist; `dist` is computed where positions are given.
+type EnergySlots = (EnergyTable, usize, Option<usize>);
 
 /// Slots of the columns that source positions need.
 #[derive(Debug, Clone)]
@@ -108,13 +111,7 @@ impl ScoringPlan {
         });
         let bins = bins.map(|bins| bins.placed(&mut slots, positions.is_some())).transpose()?;
         let quality = quality_cuts(score, &mut slots)?;
-        let energy = match &score.energy_table {
-            None => None,
-            Some(path) => {
-                let dist = score.positions.is_none().then(|| slots.add(&["dist"], true));
-                Some((EnergyTable::load(path)?, slots.add(&["size"], true), dist))
-            }
-        };
+        let energy = energy_slots(score, &mut slots)?;
         let copy = score.copy.iter().map(|name| (slots.add(&[name], true), copied_name(name)));
         let copy = copy.collect();
         let table = energy.as_ref().map(|(table, ..)| table.blake3.as_str());
@@ -404,6 +401,13 @@ fn quality_cuts(score: &Score, slots: &mut QuantitySlots) -> Result<Vec<QualityC
         quality.push(QualityCut { name: name.clone(), selection, slots });
     }
     Ok(quality)
+}
+
+/// Loads the energy table, if one is given, and adds its quantities to the slots.
+fn energy_slots(score: &Score, slots: &mut QuantitySlots) -> Result<Option<EnergySlots>> {
+    let Some(path) = &score.energy_table else { return Ok(None) };
+    let dist = score.positions.is_none().then(|| slots.add(&["dist"], true));
+    Ok(Some((EnergyTable::load(path)?, slots.add(&["size"], true), dist)))
 }
 
 impl AtPositions {

@@ -25,8 +25,8 @@ const MOST_UNTIMED: f64 = 0.01;
 /// Largest share of times that go backwards, or of a clock that stands still, in a run whose
 /// times are used; also of unusable `delta_time`, where these are used.
 const MOST_UNUSABLE: f64 = 0.05;
-/// Number of equal consecutive times from which a clock stands still. A clock that counts seconds gives fewer
-/// at 100 Hz.
+/// Number of equal consecutive times from which a clock stands still. A clock that counts seconds
+/// gives fewer at 100 Hz.
 const STALL: u64 = 200;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,9 +67,34 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Adds an event without a time.
-    pub(crate) fn without_time(&mut self) {
-        self.untimed += 1;
+    /// Adds an event with its time [ns], if it has one, and keeps the time in `previous` for the
+    /// next event of the run. `place` returns file and row of the event.
+    pub(crate) fn add_time(
+        &mut self,
+        time: Option<i64>,
+        previous: &mut Option<i64>,
+        gap_ns: i64,
+        good: bool,
+        place: impl Fn() -> (String, u64),
+    ) {
+        let Some(now) = time else {
+            self.untimed += 1;
+            return;
+        };
+        match self.tick(now, *previous, gap_ns, good) {
+            Tick::Implausible => {
+                self.implausible_at.get_or_insert_with(|| {
+                    let (file, row) = place();
+                    (file, row, now)
+                });
+                return;
+            }
+            Tick::Backwards => {
+                self.backwards_at.get_or_insert_with(place);
+            }
+            Tick::First | Tick::Live | Tick::Gap => {}
+        }
+        *previous = Some(now);
     }
 
     /// Adds the time of an event [ns]; `previous` is the time of the previous event of the run.
@@ -295,7 +320,7 @@ mod tests {
         both.delta(0.5, 10 * SECOND, true);
         assert_eq!(both.delta_share(), Some(0.5));
         // Times cannot be used if most events have none.
-        (0..5).for_each(|_| both.without_time());
+        both.untimed += 5;
         assert_eq!(
             (both.live(), both.span(), both.delta_share()),
             (Some((SECOND as u64 / 2, 1)), None, None)

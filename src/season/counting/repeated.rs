@@ -11,6 +11,7 @@ use crate::dataset::duplicates::mixed;
 use crate::error::{Fault, Result};
 use crate::season::folder::ScoreFileEntry;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Most events kept per file and per rank, 32 bytes each.
 const MOST: usize = 1 << 20;
@@ -117,52 +118,16 @@ impl CountedEvents {
         files: &[ScoreFileEntry],
         is_simulated: bool,
     ) -> Result<Option<String>> {
-        self.events.sort_unstable();
-        let mut found = [(0_u64, None); 3]; // of other values, of equal ones, without keys
-        for pair in self.events.windows(2).filter(|pair| pair[0].name == pair[1].name) {
-            let kind =
-                if pair[0].has_keys() { usize::from(pair[0].values == pair[1].values) } else { 2 };
-            let of = &mut found[kind];
-            let place = |event: &CountedEvent| (event.file, event.row);
-            let (first, second) = if place(&pair[0]) <= place(&pair[1]) {
-                (pair[0], pair[1])
-            } else {
-                (pair[1], pair[0])
-            };
-            of.0 += 1;
-            let pairs = of.1.into_iter().chain([(first, second)]);
-            of.1 = pairs.min_by_key(|(_, second)| place(second));
-        }
-        // The same rows under other keys: copies, or values of little resolution.
-        let mut other_keys = (0_u64, None);
-        self.events.sort_unstable_by_key(|event| (event.values, event.file, event.row));
-        let pairs = self.events.windows(2);
-        for pair in pairs.filter(|p| p[0].values == p[1].values && p[0].name != p[1].name) {
-            other_keys.0 += 1;
-            other_keys.1.get_or_insert((pair[0], pair[1]));
-        }
-        let [of_keys, of_values, without_keys] = found;
+        let found = self.duplicates();
         let least = if self.one_in == 1 { "" } else { "at least " };
-        let describe = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
-            let (first, second) = pair?;
-            let file = |event: CountedEvent| files.get(event.file);
-            let name = |event| file(event).map_or(String::new(), |file| file.name.clone());
-            let (one, other) = (name(first), name(second));
-            let text = format!(
-                "{least}{count} duplicates among the counted events, such as row {} of {one} and row {} of {other}",
-                first.row, second.row
-            );
-            Some((file(second).map(|file| file.path.clone()), second.row, text))
-        };
+        let describe = |duplicates: &Duplicates| duplicates.describe(files, least);
         // Different events of rounded values may be equal, as training allows.
         let allowed = MOST_REPEATED * self.events.len() as f64;
-        let are_copies = without_keys.0 as f64 > allowed;
-        let of_values_alone = describe(without_keys);
-        let copied = of_values_alone.clone().filter(|_| are_copies && !is_simulated);
-        let refused = describe(of_values).or(copied).or_else(|| {
-            let name_one_event = self.are_named && !is_simulated;
-            describe(of_keys).filter(|_| name_one_event)
-        });
+        let are_copies = found.without_keys.count as f64 > allowed;
+        let name_one_event = self.are_named && !is_simulated;
+        let refused = describe(&found.keys_and_values)
+            .or_else(|| describe(&found.without_keys).filter(|_| are_copies && !is_simulated))
+            .or_else(|| describe(&found.keys_alone).filter(|_| name_one_event));
         if let Some((path, row, text)) = refused {
             let fault = Fault::new("duplicate events").row(row);
             return Err(path
@@ -173,20 +138,91 @@ impl CountedEvents {
                 .advice("remove the copies from the scores; if the events differ, set allow_repeated_events = true in the settings")
                 .input());
         }
-        let copies = describe(other_keys).map(|(_, _, text)| {
-            format!("Events with equal values and other keys: {text}. Copies count twice.")
-        });
-        let warning = describe(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
-            format!(
-                "Events with equal keys: {text}. They count twice, unless several telescopes recorded them."
-            )
-        });
-        let equal = of_values_alone.filter(|_| !is_simulated).map(|(_, _, text)| {
-            format!(
-                "Events with equal values, without keys of run and event: {text}. Copies count twice."
-            )
-        });
-        Ok(warning.or(copies).or(equal))
+        let with_equal_keys = describe(&found.keys_alone).filter(|_| !is_simulated);
+        let with_other_keys = describe(&found.values_alone);
+        let without_keys = describe(&found.without_keys).filter(|_| !is_simulated);
+        let warnings = [
+            with_equal_keys.map(|(_, _, text)| {
+                format!("Events with equal keys: {text}. They count twice, unless several telescopes recorded them.")
+            }),
+            with_other_keys.map(|(_, _, text)| {
+                format!("Events with equal values and other keys: {text}. Copies count twice.")
+            }),
+            without_keys.map(|(_, _, text)| {
+                format!("Events with equal values, without keys of run and event: {text}. Copies count twice.")
+            }),
+        ];
+        Ok(warnings.into_iter().flatten().next())
+    }
+
+    /// Returns the pairs of events with equal keys, equal values, or both.
+    fn duplicates(&mut self) -> DuplicatesByKind {
+        let mut found = DuplicatesByKind::default();
+        self.events.sort_unstable();
+        for pair in self.events.windows(2).filter(|pair| pair[0].name == pair[1].name) {
+            let kind = match (pair[0].has_keys(), pair[0].values == pair[1].values) {
+                (false, _) => &mut found.without_keys,
+                (true, true) => &mut found.keys_and_values,
+                (true, false) => &mut found.keys_alone,
+            };
+            kind.add(pair[0], pair[1]);
+        }
+        // The same rows under other keys: copies, or values of little resolution.
+        self.events.sort_unstable_by_key(|event| (event.values, event.file, event.row));
+        for pair in self.events.windows(2) {
+            if pair[0].values == pair[1].values && pair[0].name != pair[1].name {
+                found.values_alone.count += 1;
+                found.values_alone.first.get_or_insert((pair[0], pair[1]));
+            }
+        }
+        found
+    }
+}
+
+/// Pairs of equal events, by what is equal.
+#[derive(Default)]
+struct DuplicatesByKind {
+    keys_alone: Duplicates,
+    keys_and_values: Duplicates,
+    without_keys: Duplicates,
+    values_alone: Duplicates,
+}
+
+/// Number of pairs of equal events, and one pair as an example.
+#[derive(Default)]
+struct Duplicates {
+    count: u64,
+    first: Option<(CountedEvent, CountedEvent)>,
+}
+
+impl Duplicates {
+    /// Counts a pair, and keeps it if its second event is before that of the pair kept so far.
+    fn add(&mut self, a: CountedEvent, b: CountedEvent) {
+        let place = |event: &CountedEvent| (event.file, event.row);
+        let (first, second) = if place(&a) <= place(&b) { (a, b) } else { (b, a) };
+        self.count += 1;
+        let pairs = self.first.into_iter().chain([(first, second)]);
+        self.first = pairs.min_by_key(|(_, second)| place(second));
+    }
+
+    /// Returns the file and row of the second event of the example, and a description.
+    fn describe(
+        &self,
+        files: &[ScoreFileEntry],
+        least: &str,
+    ) -> Option<(Option<PathBuf>, u64, String)> {
+        let (first, second) = self.first?;
+        let file = |event: CountedEvent| files.get(event.file);
+        let name = |event| file(event).map_or(String::new(), |file| file.name.clone());
+        let text = format!(
+            "{least}{} duplicates among the counted events, such as row {} of {} and row {} of {}",
+            self.count,
+            first.row,
+            name(first),
+            second.row,
+            name(second)
+        );
+        Some((file(second).map(|file| file.path.clone()), second.row, text))
     }
 }
 

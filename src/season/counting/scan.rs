@@ -1,7 +1,6 @@
 //! Reads a score file and counts its events per run.
 
 use super::candidates::{BestCandidates, Candidate};
-use super::clock::Tick;
 use super::counts::{
     ALPHA_BINS, ALPHA_MAX, CountedGammas, Portion, RunCounts, RunKey, THETA2_BINS, THETA2_MAX,
     TrueEnergy,
@@ -179,25 +178,13 @@ impl<'a> FileScan<'a> {
             *count += u64::from(quality >> bit & 1);
         }
         let good_time = quality & plan.of_time == 0;
-        let clock = &mut portion.clock;
-        match columns.keys.time.map(|time| block.keys[time][row]) {
-            None => clock.without_time(),
-            Some(now) => match clock.tick(now, of_run.previous, plan.gap_ns, good_time) {
-                Tick::Implausible => {
-                    let place = || (self.name.to_string(), file_row, now);
-                    clock.implausible_at.get_or_insert_with(place);
-                }
-                tick => {
-                    if tick == Tick::Backwards {
-                        let place = || (self.name.to_string(), file_row);
-                        clock.backwards_at.get_or_insert_with(place);
-                    }
-                    of_run.previous = Some(now);
-                }
-            },
-        }
-        if let Some(delta) = columns.delta {
-            portion.clock.delta(block.copied[delta][row], plan.gap_ns, good_time);
+        let time = columns.keys.time.map(|time| block.keys[time][row]);
+        let delta = columns.delta.map(|delta| block.copied[delta][row]);
+        let previous = &mut of_run.previous;
+        let place = || (self.name.to_string(), file_row);
+        portion.clock.add_time(time, previous, plan.gap_ns, good_time, place);
+        if let Some(delta) = delta {
+            portion.clock.delta(delta, plan.gap_ns, good_time);
         }
         let scored = status & (NOT_FINITE | OUT_OF_DOMAIN) == 0;
         let good = quality & plan.quality == 0;
@@ -326,37 +313,45 @@ impl<'a> FileScan<'a> {
         }
         let score = classifier.score(block, row);
         if place == 0 && self.best.accepts(score) {
-            let finite = |value: f32| value.is_finite().then_some(value);
-            let at_source =
-                |column: Option<usize>| column.and_then(|c| finite(block.at_all[c][0][row]));
-            let keys = self.head.keys.iter().enumerate();
-            let keys = keys.map(|(c, name)| (name.clone(), block.keys[c][row]));
-            let probability =
-                |column: Option<usize>| column.and_then(|c| finite(block.at_source[c][row]));
-            let bound = BoundSide::of(f64::from(score), self.head.resolved_scores);
-            let limited = |column, limits: Option<[f64; 2]>| {
-                let limit = bound.zip(limits).map(|(bound, limits)| bound.limit(limits) as f32);
-                probability(column).map(|value| limit.unwrap_or(value))
-            };
-            let gammaness = limited(columns.gammaness, self.head.gammaness_limits);
-            let posterior = limited(columns.posterior, self.head.posterior_limits);
-            self.best.add(Candidate {
-                score,
-                gammaness,
-                posterior,
-                bound: bound.filter(|_| gammaness.or(posterior).is_some()),
-                file: self.name.to_string(),
-                row: file_row,
-                keys: keys.collect(),
-                telescope: of_run.key.telescope,
-                run: of_run.key.run,
-                time_ns: classifier.time_ns(block, row),
-                dist: columns.dist.and_then(|c| finite(block.at_source[c][row])),
-                alpha: at_source(columns.alpha),
-                theta2: at_source(columns.theta2),
-                energy: at_source(columns.energy),
-                size: columns.size.and_then(|c| finite(block.copied[c][row])),
-            });
+            let candidate = self.candidate(&self.runs[run].key, block, row, file_row);
+            self.best.add(candidate);
+        }
+    }
+
+    /// Returns a row that is counted at the source, as it is listed in the report.
+    fn candidate(&self, run: &RunKey, block: &ScoreBlock, row: usize, file_row: u64) -> Candidate {
+        let FileScan { head, classifier, .. } = self;
+        let columns = &classifier.columns;
+        let finite = |value: f32| value.is_finite().then_some(value);
+        let at_source =
+            |column: Option<usize>| column.and_then(|c| finite(block.at_all[c][0][row]));
+        let for_source =
+            |column: Option<usize>| column.and_then(|c| finite(block.at_source[c][row]));
+        let score = classifier.score(block, row);
+        let bound = BoundSide::of(f64::from(score), head.resolved_scores);
+        let limited = |column, limits: Option<[f64; 2]>| {
+            let limit = bound.zip(limits).map(|(bound, limits)| bound.limit(limits) as f32);
+            for_source(column).map(|value| limit.unwrap_or(value))
+        };
+        let gammaness = limited(columns.gammaness, head.gammaness_limits);
+        let posterior = limited(columns.posterior, head.posterior_limits);
+        let keys = head.keys.iter().enumerate();
+        Candidate {
+            score,
+            gammaness,
+            posterior,
+            bound: bound.filter(|_| gammaness.or(posterior).is_some()),
+            file: self.name.to_string(),
+            row: file_row,
+            keys: keys.map(|(c, name)| (name.clone(), block.keys[c][row])).collect(),
+            telescope: run.telescope,
+            run: run.run,
+            time_ns: classifier.time_ns(block, row),
+            dist: for_source(columns.dist),
+            alpha: at_source(columns.alpha),
+            theta2: at_source(columns.theta2),
+            energy: at_source(columns.energy),
+            size: columns.size.and_then(|c| finite(block.copied[c][row])),
         }
     }
 
