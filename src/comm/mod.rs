@@ -33,6 +33,9 @@ pub(crate) use watchdog::{ReadingOf, watch, watch_reading};
 use crate::error::{Error, Fault, Result};
 
 /// The communicator, as one rank sees it.
+///
+/// Collectives return an error if the communication fails.
+#[allow(clippy::missing_errors_doc)] // described for all methods
 pub trait Communicator {
     fn rank(&self) -> usize;
     fn size(&self) -> usize;

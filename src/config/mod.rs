@@ -87,6 +87,9 @@ impl Config {
     }
 
     /// Returns the configuration as TOML, with defaults.
+    ///
+    /// # Errors
+    /// `Internal` if a value has no form in TOML.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|e| Fault::new("cannot write the configuration").found(e).internal())

@@ -286,6 +286,9 @@ impl EventStore {
 
     /// Returns the moments of the coordinates of all training events, merged in the order of the
     /// shards, so that they do not depend on the ranks. A collective.
+    ///
+    /// # Errors
+    /// Those of the communicator.
     pub fn moments(
         &self,
         comm: &dyn Communicator,

@@ -20,6 +20,9 @@ pub struct Source {
 }
 
 /// A view of rows that changes them, such as one from a different source position.
+///
+/// Methods return an error if the table lacks a column that they need.
+#[allow(clippy::missing_errors_doc)] // described for all methods
 pub trait RowTransform: std::fmt::Debug + Send + Sync {
     /// Returns the columns to read of a table to compute the quantities of a request.
     fn request(&self, table: &Table, wanted: Request) -> Result<Request>;

@@ -18,6 +18,9 @@ pub struct Batch<'a> {
 ///
 /// In training the engine has the weights and the sums of a step. If it also stores the events, a
 /// step transfers only a few numbers.
+///
+/// Methods return an error if the device fails.
+#[allow(clippy::missing_errors_doc)] // described for all methods
 pub trait Engine {
     /// Returns device and configuration for logs: "cpu, AVX-512, 2 threads".
     fn describe(&self) -> String;

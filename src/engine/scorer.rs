@@ -154,6 +154,9 @@ impl Scorer {
     }
 
     /// Returns an error if a feature of the table has a different unit than in the model.
+    ///
+    /// # Errors
+    /// `Input`, with both units.
     pub fn check_units(&self, table: &Table) -> Result<()> {
         check_units(&self.card, table)
     }
@@ -252,6 +255,9 @@ fn calibrate(calibration: &Calibration, scored: &mut Scored) {
 }
 
 /// Returns an error if a feature of the table has a different unit than in the card.
+///
+/// # Errors
+/// `Input`, with both units.
 pub fn check_units(card: &Card, table: &Table) -> Result<()> {
     for feature in &card.features {
         let name = &feature.feature.name;
@@ -285,6 +291,9 @@ pub fn used_run(
 
 /// Returns whether another fold scores a file: the hash of its first run gives the fold. So one
 /// fold scores each file, also of runs that are in no training.
+///
+/// # Errors
+/// Those of reading the runs of the file.
 pub fn is_of_other_fold(card: &Card, file: &mut InputFile, progress: impl Fn(u64)) -> Result<bool> {
     let first = find_run(card, file, progress, |_, _| true)?;
     let of = first.zip(card.training.off_source.as_ref());
@@ -357,6 +366,9 @@ fn refuse_without_run(
 }
 
 /// Returns an error if the file has events of a run that the model was trained on.
+///
+/// # Errors
+/// `Input`, with the run and its first row; those of reading the runs of the file.
 pub fn refuse_used_runs(card: &Card, file: &mut InputFile, progress: impl Fn(u64)) -> Result<()> {
     let used = used_run(card, file, progress)?;
     let Some(((row, run), off)) = used.zip(card.training.off_source.as_ref()) else {

@@ -40,6 +40,9 @@ pub struct Model {
 
 impl Model {
     /// Returns the bytes of the model file, a function of the model alone.
+    ///
+    /// # Errors
+    /// `Internal` if the card or the weights cannot be serialised.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let broken =
             |e: &dyn std::fmt::Display| Fault::new("cannot write the model").found(e).internal();

@@ -151,6 +151,9 @@ impl Summary {
     }
 
     /// Reads the manifest at a path; `None` if there is none.
+    ///
+    /// # Errors
+    /// `Input` if the file cannot be read, or if its counts are impossible.
     pub fn read(path: &Path) -> Result<Option<Summary>> {
         let Some(summary) = ledger::read_manifest::<Summary>(path)? else { return Ok(None) };
         ledger::refuse_impossible(path, &summary.files, "rows", |f| f.rows.max(f.unusable))?;

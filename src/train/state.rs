@@ -138,6 +138,9 @@ impl TrainState {
     }
 
     /// Returns the weights as safetensors and the progress as JSON.
+    ///
+    /// # Errors
+    /// `Internal` if weights or progress cannot be serialised.
     pub fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let broken = |e: &dyn std::fmt::Display| {
             Fault::new("cannot write the checkpoint").found(e).internal()
@@ -161,6 +164,9 @@ impl TrainState {
     }
 
     /// Parses the bytes of a checkpoint with `parameters` weights.
+    ///
+    /// # Errors
+    /// `Input` if the bytes are no checkpoint of so many parameters.
     pub fn from_bytes(weights: &[u8], progress: &[u8], parameters: usize) -> Result<TrainState> {
         let tensors = SafeTensors::deserialize(weights).map_err(|e| not_a_checkpoint(&e))?;
         let read = |name: &str| read_tensor(&tensors, name, parameters);

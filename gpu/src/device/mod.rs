@@ -67,6 +67,7 @@ pub struct Gradient {
 }
 
 /// A flow on a device. Every method returns an error if the device fails or if lengths differ.
+#[allow(clippy::missing_errors_doc)] // described for all methods
 pub trait DeviceFlow {
     /// Returns the name of the device for messages.
     fn describe(&self) -> &str;
